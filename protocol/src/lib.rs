@@ -1,0 +1,22 @@
+//! The words that Archean's processes say to one another.
+//!
+//! This crate is plain data: ids, limits, resources, the header of a frame, control messages and the ways a
+//! process can end. It has no clock, no socket and no system call, so every other crate may depend on it.
+//!
+//! * [`ids`]: what things are called.
+//! * [`limits`]: every bound, in one place.
+//! * [`resources`]: cores and memory, as people write them and as they are counted.
+//! * [`frame`]: the sixteen bytes in front of every message in a ring.
+//! * [`control`]: what a process and its manager tell each other.
+//! * [`ending`]: how a process ended, as data.
+//! * [`placement`]: what a manager and the scheduler tell each other.
+//! * [`note`]: the mark of a program that is built with the SDK.
+
+pub mod control;
+pub mod ending;
+pub mod frame;
+pub mod ids;
+pub mod limits;
+pub mod note;
+pub mod placement;
+pub mod resources;

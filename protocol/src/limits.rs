@@ -1,0 +1,56 @@
+//! Every bound of the system, in one place.
+//!
+//! A limit that a person can run into is named in the error that it causes, with the value that was too large.
+
+/// The most bytes that the arguments of a spawn, or the result of a process, may take. Beyond it: a channel.
+pub const ARGUMENT_BYTES_MAX: usize = 1 << 20;
+
+/// The most bytes of one control message, its length word left out.
+pub const CONTROL_BYTES_MAX: usize = ARGUMENT_BYTES_MAX + (256 << 10);
+
+/// The most file descriptors that go along with one control message.
+pub const CONTROL_FDS_MAX: usize = 8;
+
+/// The most ends that one message, one argument or one result may hold.
+pub const FRAME_ENDS_MAX: usize = 1024;
+
+/// The capacity of a channel, in bytes, when none was asked for.
+pub const RING_BYTES_DEFAULT: usize = 1 << 20;
+
+/// The least capacity of a channel: one memory page is the least that can be mapped twice in a row.
+pub const RING_BYTES_MIN: usize = 4 << 10;
+
+/// The most capacity of a channel.
+pub const RING_BYTES_MAX: usize = 1 << 30;
+
+/// Unused ring segments that a process is given ahead of need, so that a first send waits for nobody.
+pub const SPARE_SEGMENTS: usize = 2;
+
+/// The most bytes of a process's name.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// The most variables, and the most bytes of names and values together, that a spawn may set.
+pub const ENV_VARIABLES_MAX: usize = 256;
+/// See [`ENV_VARIABLES_MAX`].
+pub const ENV_BYTES_MAX: usize = 64 << 10;
+
+/// The most bytes of a panic's message, a reset's reason or a failure's text; longer ones are cut.
+pub const TEXT_BYTES_MAX: usize = 8 << 10;
+
+/// How much of a process's standard error is kept for its exit record.
+pub const STDERR_TAIL_BYTES: usize = 4 << 10;
+
+/// A line of output longer than this is cut into pieces, each marked.
+pub const OUTPUT_LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Processes of one machine that may exist at once, whatever they ask for. The open-file limit may lower it.
+pub const PROCESSES_MAX: u32 = 8192;
+
+/// Descriptors that the manager needs for each process: control socket, pidfd, two pipes, doorbell and spares.
+pub const FDS_PER_PROCESS: u64 = 10;
+
+const _: () =
+    assert!(ARGUMENT_BYTES_MAX + FRAME_ENDS_MAX * 16 + ENV_BYTES_MAX + TEXT_BYTES_MAX < CONTROL_BYTES_MAX);
+const _: () = assert!(RING_BYTES_MIN <= RING_BYTES_DEFAULT && RING_BYTES_DEFAULT <= RING_BYTES_MAX);
+const _: () = assert!(RING_BYTES_MAX < u32::MAX as usize, "a frame's length is a u32");
+const _: () = assert!(FRAME_ENDS_MAX <= u16::MAX as usize, "a frame counts its ends in a u16");

@@ -1,0 +1,17 @@
+//! Moves frames between two ends; knows neither their type nor who they are.
+//!
+//! * [`ring`]: one producer, one consumer, frames in memory that both map. The code works on any [`ring::Memory`],
+//!   so the model checker runs the very code that production runs.
+//! * [`segment`]: the memory of a ring as files: made by the manager, mapped twice in a row, each part written by
+//!   one side only.
+//! * [`park`]: going to sleep until a peer rings the doorbell or the manager has word.
+//! * [`layout`]: where everything is, with pictures.
+
+pub mod layout;
+pub mod ring;
+pub mod sync;
+
+#[cfg(not(loom))]
+pub mod park;
+#[cfg(not(loom))]
+pub mod segment;

@@ -1,0 +1,146 @@
+#![expect(unsafe_code, reason = "frames are read from memory that another process maps")]
+
+use protocol::{
+    frame::{END_BYTES, HEADER_BYTES, Header},
+    ids::EndId,
+};
+
+use super::{Corrupt, Memory, Wake};
+use crate::{
+    layout::{MODE_SLEEPY, MODE_STREAM},
+    sync::{AtomicU32, Ordering},
+};
+
+/// The side of a ring that reads frames.
+#[derive(Debug)]
+pub struct Consumer<M> {
+    memory: M,
+    /// Where the next frame is.
+    tail: u64,
+    sequence: u32,
+    /// The position that the producer waited for when its doorbell was last rung.
+    woken: u64,
+    /// Frames taken since the consumer was last found waiting.
+    streak: u32,
+    /// The mode when the streak began: it has changed if there was a wait.
+    streak_mode: u32,
+}
+
+/// So many frames without a wait in between make a stream.
+const STREAK_FOR_STREAM: u32 = 64;
+
+/// A frame that was read and checked, and still is in its ring.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    /// The header.
+    pub header: Header,
+    payload: *const u8,
+}
+
+// SAFETY: a frame is a header and a pointer into a ring's memory, which is `Send + Sync`; it is followed only
+// through a consumer.
+unsafe impl Send for Frame {}
+// SAFETY: as above; a shared frame gives nothing but copies.
+unsafe impl Sync for Frame {}
+
+impl<M: Memory> Consumer<M> {
+    /// The consumer of a ring from which nothing was taken yet.
+    pub fn new(memory: M) -> Self {
+        memory.consumer_words().mode.store(MODE_SLEEPY, Ordering::Relaxed);
+        Consumer { memory, tail: 0, sequence: 0, woken: 0, streak: 0, streak_mode: MODE_SLEEPY }
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Where the next frame is or will be.
+    pub fn position(&self) -> u64 {
+        self.tail
+    }
+
+    /// The word that turns from zero to something else when the next frame is published.
+    #[inline]
+    pub fn next_word(&self) -> &AtomicU32 {
+        self.memory.length_word(self.tail)
+    }
+
+    /// The next frame, if it is there.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when its header is one that no correct producer writes.
+    #[inline]
+    pub fn peek(&self) -> Result<Option<Frame>, Corrupt> {
+        // SYNC: with the store in `Claim::publish`.
+        let length = self.next_word().load(Ordering::Acquire);
+        if length == 0 {
+            return Ok(None);
+        }
+        let start = self.memory.bytes(self.tail, HEADER_BYTES);
+        // SAFETY: a header's bytes are readable (`Memory::bytes`). They are read once: a hostile producer may
+        // change them at any time, and what was read here is what is checked.
+        let mut bytes = unsafe { start.cast::<[u8; HEADER_BYTES]>().read_volatile() };
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        let header = Header::check(bytes, self.memory.capacity(), self.sequence)?;
+        let frame = self.memory.bytes(self.tail, header.frame_bytes());
+        // SAFETY: a frame has at least a header's bytes.
+        Ok(Some(Frame { header, payload: unsafe { frame.add(HEADER_BYTES) } }))
+    }
+
+    /// The payload of the frame that [`peek`](Self::peek) gave.
+    #[inline]
+    pub fn payload(&self, frame: &Frame) -> &[u8] {
+        // SAFETY: `peek` checked that the payload lies in the ring, and the slice borrows this consumer, so no
+        // `release` can give the space back meanwhile. A correct producer does not write what it has published;
+        // what a hostile one could do is said where a receiver is made.
+        unsafe { std::slice::from_raw_parts(frame.payload, frame.header.payload_bytes) }
+    }
+
+    /// The ends that the frame holds.
+    pub fn ends(&self, frame: &Frame) -> impl Iterator<Item = EndId> {
+        let frame = *frame;
+        let offset = frame.header.table_offset() - HEADER_BYTES;
+        (0..frame.header.ends).map(move |index| {
+            // SAFETY: `Header::check` made sure that the frame lies in the ring with its whole table.
+            let entry = unsafe {
+                frame.payload.add(offset + index * END_BYTES).cast::<[u8; END_BYTES]>().read_volatile()
+            };
+            EndId::from_bytes(entry)
+        })
+    }
+
+    /// Gives the space of the next frame back, and says whether the producer waits for it.
+    #[inline]
+    pub fn release(&mut self, frame: &Frame) -> Wake {
+        self.tail += frame.header.frame_bytes() as u64;
+        self.sequence = self.sequence.wrapping_add(1);
+        self.streak = self.streak.saturating_add(1);
+        // SYNC: with the load in `Producer::look`.
+        self.memory.consumer_words().consumed.store(self.tail, Ordering::Release);
+        // No fence, it would cost every message: a producer that goes to sleep just now, unseen here, looks again
+        // after a first sleep that is bounded.
+        let waiting = self.memory.producer_words().waiting.load(Ordering::Relaxed);
+        if waiting == 0 || waiting > self.tail || waiting == self.woken {
+            return Wake::No;
+        }
+        self.woken = waiting;
+        Wake::Peer
+    }
+
+    /// To be called now and then while frames come. When enough came without a wait in between, the consumer
+    /// turns to streaming, which spares the producer its fence. Not for a consumer whose first sleep nobody bounds.
+    #[inline]
+    pub fn settle(&mut self) {
+        if self.streak < STREAK_FOR_STREAM {
+            return;
+        }
+        self.streak = 0;
+        let mode = &self.memory.consumer_words().mode;
+        let now = mode.load(Ordering::Relaxed);
+        if now == self.streak_mode && now != MODE_STREAM {
+            mode.store(MODE_STREAM, Ordering::Relaxed);
+        }
+        self.streak_mode = now;
+    }
+}

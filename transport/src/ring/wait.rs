@@ -1,0 +1,62 @@
+//! Going to sleep without missing what one waits for.
+//!
+//! Both functions keep all their state in the words that the peer reads, so that whoever sleeps on behalf of an
+//! end, its own thread or a driver that serves many, may call them.
+
+use super::Memory;
+use crate::{
+    layout::{MODE_SLEEPY, MODE_STREAM},
+    sync::{Ordering, fence},
+};
+
+/// Whether a sleep may be missed by the peer.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sleep {
+    /// The peer will see it.
+    Sound,
+    /// The peer may just now do what is waited for without seeing it, since it does not fence: the sleep must be
+    /// bounded, and be followed by another look.
+    Bounded,
+}
+
+/// Says that the consumer is about to sleep until a frame comes. To be followed by a last look.
+pub fn begin_frame_wait(memory: &impl Memory) -> Sleep {
+    let mode = &memory.consumer_words().mode;
+    let before = mode.load(Ordering::Relaxed);
+    // Each wait has its own number, so that the producer rings once for each.
+    mode.store(before.wrapping_add(2) | MODE_SLEEPY, Ordering::Relaxed);
+    // SYNC: with the fence in `Producer::wake`.
+    fence(Ordering::SeqCst);
+    if before == MODE_STREAM { Sleep::Bounded } else { Sleep::Sound }
+}
+
+/// Says that the producer is about to sleep until the consumer has reached `position`. To be followed by a last
+/// look, and when the sleep is over by [`end_room_wait`].
+pub fn begin_room_wait(memory: &impl Memory, position: u64) -> Sleep {
+    let waiting = &memory.producer_words().waiting;
+    if waiting.load(Ordering::Relaxed) == position {
+        return Sleep::Sound;
+    }
+    // SYNC: with `Consumer::release`, which stores `consumed` before it looks here.
+    waiting.store(position, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    Sleep::Bounded
+}
+
+/// Says that the producer does not wait any more.
+pub fn end_room_wait(memory: &impl Memory) {
+    memory.producer_words().waiting.store(0, Ordering::Relaxed);
+}
+
+/// Whether there is a frame at `position`.
+pub fn is_frame_at(memory: &impl Memory, position: u64) -> bool {
+    // SYNC: with the store in `Claim::publish`; who reads the frame looks again.
+    memory.length_word(position).load(Ordering::Acquire) != 0
+}
+
+/// Whether the consumer has reached `position`.
+pub fn is_consumed_to(memory: &impl Memory, position: u64) -> bool {
+    // SYNC: with the store in `Consumer::release`; who uses the room looks again.
+    memory.consumer_words().consumed.load(Ordering::Acquire) >= position
+}

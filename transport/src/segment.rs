@@ -1,0 +1,400 @@
+//! The memory of rings, doorbells and events, as files without a name.
+//!
+//! The manager makes the files and hands each process the descriptors that it needs: one that may be written, or
+//! one that was opened anew for reading only and can't be turned into the other. The files can be neither executed
+//! nor resized, so a mapping can't be pulled from under anybody.
+#![expect(unsafe_code, reason = "memory maps are made and given back here")]
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use protocol::limits::{RING_BYTES_MAX, RING_BYTES_MIN};
+
+use crate::{
+    layout::{
+        ConsumerWords, MAGIC, PAGE_BYTES, PRODUCER_WORDS_OFFSET, ProducerWords, TYPE_HASH_OFFSET,
+        TYPE_NAME_BYTES_MAX, TYPE_NAME_LENGTH_OFFSET, TYPE_NAME_OFFSET,
+    },
+    ring::Memory,
+};
+
+/// The two files of one ring.
+#[derive(Debug)]
+pub struct Files {
+    /// Written by the producer.
+    pub data: OwnedFd,
+    /// Written by the consumer.
+    pub consumer: OwnedFd,
+}
+
+impl Files {
+    /// Makes the files of a ring of `capacity` bytes.
+    ///
+    /// # Errors
+    /// An error of the system calls: no descriptors or no memory left.
+    ///
+    /// # Panics
+    /// When `capacity` is none that [`check_capacity`] accepts.
+    pub fn create(capacity: usize) -> io::Result<Files> {
+        assert!(check_capacity(capacity), "{capacity} is no capacity of a ring");
+        Ok(Files {
+            data: create(c"archean-ring", PAGE_BYTES + capacity)?,
+            consumer: create(c"archean-consumer", PAGE_BYTES)?,
+        })
+    }
+}
+
+/// `true` for a power of two between [`RING_BYTES_MIN`] and [`RING_BYTES_MAX`].
+pub const fn check_capacity(capacity: usize) -> bool {
+    capacity.is_power_of_two() && capacity >= RING_BYTES_MIN && capacity <= RING_BYTES_MAX
+}
+
+/// Makes a file without a name: `bytes` long, zero, not executable, not resizable.
+///
+/// # Errors
+/// An error of the system calls.
+pub fn create(name: &CStr, bytes: usize) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: `name` is a C string.
+    let mut raw = unsafe { libc::memfd_create(name.as_ptr(), flags | libc::MFD_NOEXEC_SEAL) };
+    if raw < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+        // A kernel before 6.3 does not know the flag.
+        // SAFETY: as above.
+        raw = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    }
+    check(raw)?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    let file = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: plain system calls on an owned descriptor.
+    unsafe {
+        check(libc::ftruncate(file.as_raw_fd(), bytes as libc::off_t))?;
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        check(libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals))?;
+    }
+    Ok(file)
+}
+
+/// Opens `file` anew, for reading only: what is mapped from it can't be made writable.
+///
+/// # Errors
+/// An error of the system call; `/proc` must be mounted.
+pub fn reopen_read_only(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(std::fs::File::open(path)?.into())
+}
+
+/// A mapping; given back when dropped.
+#[derive(Debug)]
+struct Map {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread; who reads and writes through it keeps its own rules.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Address space without memory.
+    fn reserve(bytes: usize) -> io::Result<Map> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
+        Ok(Map { start, bytes })
+    }
+
+    /// Maps `bytes` of `file` from `offset` on to `at` of the reservation.
+    fn place(
+        &self,
+        at: usize,
+        file: BorrowedFd<'_>,
+        offset: usize,
+        bytes: usize,
+        write: bool,
+    ) -> io::Result<()> {
+        assert!(at + bytes <= self.bytes, "a mapping outside its reservation");
+        let protection = if write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: `at + bytes` lies in the reservation, which is ours alone, so MAP_FIXED replaces nothing else.
+        let placed = unsafe {
+            let address = self.start.as_ptr().add(at).cast();
+            libc::mmap(address, bytes, protection, flags, file.as_raw_fd(), offset as libc::off_t)
+        };
+        if placed == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// A whole file of `bytes` bytes.
+    fn whole(file: BorrowedFd<'_>, bytes: usize, write: bool) -> io::Result<Map> {
+        check_size(file, bytes)?;
+        let map = Map::reserve(bytes)?;
+        map.place(0, file, 0, bytes, write)?;
+        Ok(map)
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's, and whoever points into it borrows from it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// A file that is shorter than its mapping would end its reader with SIGBUS.
+fn check_size(file: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    // SAFETY: `stat` is plain data that may be zero, and is written by the call.
+    let size = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        check(libc::fstat(file.as_raw_fd(), &mut stat))?;
+        stat.st_size
+    };
+    if size < bytes as libc::off_t {
+        return Err(io::Error::other(format!("a shared file has {size} bytes, {bytes} are needed")));
+    }
+    Ok(())
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A ring's memory, mapped by one of its two sides.
+#[derive(Debug)]
+pub struct Mapped {
+    data: Map,
+    consumer: Map,
+    capacity: usize,
+}
+
+impl Mapped {
+    /// As the producer maps it: it may write the data file.
+    ///
+    /// # Errors
+    /// An error of the system calls, among them a file that is too short.
+    pub fn for_producer(
+        data: BorrowedFd<'_>,
+        consumer: BorrowedFd<'_>,
+        capacity: usize,
+    ) -> io::Result<Mapped> {
+        Mapped::map(data, consumer, capacity, true)
+    }
+
+    /// As the consumer maps it: it may write the consumer file.
+    ///
+    /// # Errors
+    /// As for [`for_producer`](Self::for_producer).
+    pub fn for_consumer(
+        data: BorrowedFd<'_>,
+        consumer: BorrowedFd<'_>,
+        capacity: usize,
+    ) -> io::Result<Mapped> {
+        Mapped::map(data, consumer, capacity, false)
+    }
+
+    fn map(
+        data: BorrowedFd<'_>,
+        consumer: BorrowedFd<'_>,
+        capacity: usize,
+        producer: bool,
+    ) -> io::Result<Mapped> {
+        if !check_capacity(capacity) {
+            return Err(io::Error::other(format!("{capacity} is no capacity of a ring")));
+        }
+        check_size(data, PAGE_BYTES + capacity)?;
+        let map = Map::reserve(PAGE_BYTES + 2 * capacity)?;
+        map.place(0, data, 0, PAGE_BYTES + capacity, producer)?;
+        map.place(PAGE_BYTES + capacity, data, PAGE_BYTES, capacity, producer)?;
+        let consumer = Map::whole(consumer, PAGE_BYTES, !producer)?;
+        Ok(Mapped { data: map, consumer, capacity })
+    }
+
+    /// Writes which type the ring carries; for the producer, once, before its first frame.
+    pub fn describe(&self, type_hash: u64, type_name: &str) {
+        let name = &type_name.as_bytes()[..type_name.len().min(TYPE_NAME_BYTES_MAX)];
+        let page = self.data.start.as_ptr();
+        // SAFETY: the offsets lie in the producer page, which is mapped; the caller is the producer, which alone
+        // writes it, and no consumer reads before the first frame or the first control message says so.
+        unsafe {
+            page.cast::<u64>().write_volatile(MAGIC);
+            page.add(TYPE_HASH_OFFSET).cast::<u64>().write_volatile(type_hash);
+            page.add(TYPE_NAME_LENGTH_OFFSET).cast::<u32>().write_volatile(name.len() as u32);
+            std::ptr::copy_nonoverlapping(name.as_ptr(), page.add(TYPE_NAME_OFFSET), name.len());
+        }
+    }
+
+    /// The hash and the name of the type that the ring carries, as the producer wrote them; `None` when it has
+    /// not.
+    pub fn description(&self) -> Option<(u64, String)> {
+        let page = self.data.start.as_ptr();
+        // SAFETY: the offsets lie in the producer page, which is mapped. Each value is read once; none is trusted:
+        // the length is cut to what there is, the name is checked to be text.
+        let (magic, hash, name) = unsafe {
+            let length = page.add(TYPE_NAME_LENGTH_OFFSET).cast::<u32>().read_volatile() as usize;
+            let name: [u8; TYPE_NAME_BYTES_MAX] =
+                page.add(TYPE_NAME_OFFSET).cast::<[u8; TYPE_NAME_BYTES_MAX]>().read_volatile();
+            let hash = page.add(TYPE_HASH_OFFSET).cast::<u64>().read_volatile();
+            let name = String::from_utf8_lossy(&name[..length.min(TYPE_NAME_BYTES_MAX)]).into_owned();
+            (page.cast::<u64>().read_volatile(), hash, name)
+        };
+        (magic == MAGIC).then_some((hash, name))
+    }
+
+    fn at(&self, position: u64) -> *mut u8 {
+        let offset = position as usize & (self.capacity - 1);
+        // SAFETY: the offset is less than the capacity, so it lies in the first of the two mappings of the frames.
+        unsafe { self.data.start.as_ptr().add(PAGE_BYTES + offset) }
+    }
+}
+
+// SAFETY: the capacity is a power of two, checked in `map`. `at` depends on the position modulo the capacity only.
+// Behind the frames the same frames are mapped again, so `capacity` bytes from any position on are contiguous.
+unsafe impl Memory for Mapped {
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    #[inline]
+    fn length_word(&self, position: u64) -> &AtomicU32 {
+        debug_assert!(position.is_multiple_of(16));
+        // SAFETY: a multiple of sixteen bytes into a page is aligned; the word lies in the mapping, which lives as
+        // long as `self`; both sides access it atomically, and any bytes are a valid `u32`.
+        unsafe { AtomicU32::from_ptr(self.at(position).cast()) }
+    }
+
+    #[inline]
+    fn bytes(&self, position: u64, len: usize) -> *mut u8 {
+        debug_assert!(len <= self.capacity);
+        self.at(position)
+    }
+
+    #[inline]
+    fn producer_words(&self) -> &ProducerWords {
+        // SAFETY: the offset is aligned and inside the mapped page; atomics may be shared with another process.
+        unsafe { self.data.start.add(PRODUCER_WORDS_OFFSET).cast().as_ref() }
+    }
+
+    #[inline]
+    fn consumer_words(&self) -> &ConsumerWords {
+        // SAFETY: the page is aligned and large enough; atomics may be shared with another process.
+        unsafe { self.consumer.start.cast().as_ref() }
+    }
+}
+
+/// Words of 32 bits, `stride` bytes apart, in a file that others map as well.
+#[derive(Debug)]
+pub struct Words {
+    map: Map,
+    stride: usize,
+    count: usize,
+}
+
+impl Words {
+    /// Maps `count` words, for writing or for reading only.
+    ///
+    /// # Errors
+    /// An error of the system calls, among them a file that is too short.
+    pub fn map(file: BorrowedFd<'_>, count: usize, stride: usize, write: bool) -> io::Result<Words> {
+        let bytes = (count * stride).next_multiple_of(PAGE_BYTES);
+        Ok(Words { map: Map::whole(file, bytes, write)?, stride, count })
+    }
+
+    /// The word of that index.
+    ///
+    /// # Panics
+    /// When the index is none of them.
+    pub fn word(&self, index: usize) -> &AtomicU32 {
+        assert!(index < self.count, "word {index} of {}", self.count);
+        // SAFETY: the word lies in the mapping, aligned (strides are multiples of four), and lives as long as it;
+        // all access to it is atomic.
+        unsafe { AtomicU32::from_ptr(self.map.start.as_ptr().add(index * self.stride).cast()) }
+    }
+}
+
+/// The word by which peers wake a process.
+#[derive(Debug)]
+pub struct Doorbell(Words);
+
+impl Doorbell {
+    /// The size of a doorbell file.
+    pub const BYTES: usize = PAGE_BYTES;
+
+    /// Maps a doorbell file.
+    ///
+    /// # Errors
+    /// As for [`Words::map`].
+    pub fn map(file: BorrowedFd<'_>) -> io::Result<Doorbell> {
+        Ok(Doorbell(Words::map(file, 1, PAGE_BYTES, true)?))
+    }
+
+    /// The word.
+    pub fn word(&self) -> &AtomicU32 {
+        self.0.word(0)
+    }
+
+    /// Wakes the process: whoever looks at the word after this sees that it changed.
+    pub fn ring(&self) {
+        // SYNC: with the load before `park::park`: what was stored before is seen by who sees the new value.
+        self.word().fetch_add(1, Ordering::SeqCst);
+        crate::park::wake(self.word());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn frames_are_mapped_twice_in_a_row() {
+        let files = Files::create(RING_BYTES_MIN).unwrap();
+        let ring = Mapped::for_producer(files.data.as_fd(), files.consumer.as_fd(), RING_BYTES_MIN).unwrap();
+        let last = ring.bytes(RING_BYTES_MIN as u64 - 1, 2);
+        // SAFETY: two contiguous bytes, by the contract under test.
+        unsafe {
+            last.write(7);
+            last.add(1).write(9);
+            assert_eq!(ring.bytes(0, 1).read(), 9);
+        }
+    }
+
+    #[test]
+    fn a_reader_can_not_become_a_writer() {
+        let files = Files::create(RING_BYTES_MIN).unwrap();
+        let reader = reopen_read_only(files.data.as_fd()).unwrap();
+        let refused =
+            Mapped::for_producer(reader.as_fd(), files.consumer.as_fd(), RING_BYTES_MIN).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
+        // SAFETY: a plain system call on an owned descriptor.
+        let resized = unsafe { libc::ftruncate(files.data.as_raw_fd(), 0) };
+        assert_eq!(resized, -1, "a ring's file must not shrink");
+    }
+
+    #[test]
+    fn a_short_file_is_refused() {
+        let file = create(c"short", PAGE_BYTES).unwrap();
+        let error = Mapped::for_consumer(file.as_fd(), file.as_fd(), RING_BYTES_MIN).unwrap_err();
+        assert!(error.to_string().contains("8192 are needed"), "{error}");
+    }
+
+    #[test]
+    fn the_type_is_told_to_the_reader() {
+        let files = Files::create(RING_BYTES_MIN).unwrap();
+        let writer =
+            Mapped::for_producer(files.data.as_fd(), files.consumer.as_fd(), RING_BYTES_MIN).unwrap();
+        let reader =
+            Mapped::for_consumer(files.data.as_fd(), files.consumer.as_fd(), RING_BYTES_MIN).unwrap();
+        assert_eq!(reader.description(), None);
+        writer.describe(5, "a::B");
+        assert_eq!(reader.description(), Some((5, "a::B".to_owned())));
+    }
+}
