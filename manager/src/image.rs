@@ -312,9 +312,9 @@ fn check(data: &[u8]) -> Result<(), Flaw> {
     if let Some(what) = what {
         return Err(Flaw::NotProgram { what });
     }
-    let segments =
-        header.program_headers(LittleEndian, data).map_err(|error| damaged(&error.to_string()))?;
-    let mut loaded = segments.iter().filter(|segment| segment.p_type(LittleEndian) == elf::PT_LOAD).peekable();
+    let segments = header.program_headers(LittleEndian, data).map_err(|error| damaged(&error.to_string()))?;
+    let mut loaded =
+        segments.iter().filter(|segment| segment.p_type(LittleEndian) == elf::PT_LOAD).peekable();
     if loaded.peek().is_none() {
         return Err(damaged("it has nothing to load"));
     }
@@ -363,11 +363,7 @@ fn is_movable_program(segments: &[Segment], data: &[u8]) -> bool {
 }
 
 /// The version in the SDK's note. Linkers may leave the note out of the segments, so the sections are asked too.
-fn sdk_version(
-    header: &Header,
-    segments: &[Segment],
-    data: &[u8],
-) -> Option<u32> {
+fn sdk_version(header: &Header, segments: &[Segment], data: &[u8]) -> Option<u32> {
     let in_segments = || segments.iter().filter_map(|segment| segment.notes(LittleEndian, data).ok()?);
     let in_section = || {
         let sections = header.sections(LittleEndian, data).ok()?;
@@ -469,6 +465,20 @@ mod tests {
         assert!(contents(&image) == file);
         assert_eq!(image.id, ImageId(*blake3::hash(&file).as_bytes()));
         assert_eq!((image.bytes, image.path), (file.len() as u64, path));
+    }
+
+    #[test]
+    fn the_note_is_found_by_its_section_alone() {
+        let mut file = fs::read(env::current_exe().unwrap()).unwrap();
+        let segments = Header::parse(&*file).unwrap().program_headers(LittleEndian, &*file).unwrap();
+        let is_note = |segment: &Segment| segment.p_type(LittleEndian) == elf::PT_NOTE;
+        let notes: Vec<usize> = (0..segments.len()).filter(|index| is_note(&segments[*index])).collect();
+        assert!(!notes.is_empty());
+        let table = u64::from_le_bytes(file[32..40].try_into().unwrap()) as usize;
+        for index in notes {
+            file[table + index * 56..][..4].fill(0);
+        }
+        load_bytes(&file, 0o755).unwrap();
     }
 
     #[test]

@@ -70,15 +70,14 @@ pub struct ProducerWords {
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct ConsumerWords {
-    /// [`MODE_STREAM`], or [`MODE_SLEEPY`] and above it the number of the consumer's wait for a frame.
+    /// Whether the consumer is [`MODE_SLEEPY`], and above that bit the number of its last wait for a frame.
     pub mode: Line<AtomicU32>,
     /// The position up to which the consumer gave the space back.
     pub consumed: Line<AtomicU64>,
 }
 
-/// The consumer looks by itself, often: the producer need not look whether it sleeps.
-pub const MODE_STREAM: u32 = 0;
-/// The consumer may be asleep: the producer fences, looks again, and wakes it.
+/// The consumer may be asleep: the producer fences, looks again, and wakes it. Without this bit it streams: it looks
+/// by itself, often, and the producer need not look whether it sleeps.
 pub const MODE_SLEEPY: u32 = 1;
 
 /// The size of a process's slot in the events file.

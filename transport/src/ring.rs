@@ -50,7 +50,7 @@ pub enum Corrupt {
     Header(#[from] protocol::frame::HeaderError),
     /// The consumer gave back space that it was never given, or took some again.
     #[error(
-        "the receiver says that it consumed up to {claimed}, which is not between {before} and {written}"
+        "the receiver says that it consumed up to {claimed}, no multiple of 16 from {before} to {written}"
     )]
     Consumed {
         /// What it says.

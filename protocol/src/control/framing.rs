@@ -86,7 +86,7 @@ impl<D> Framing<D> {
     ///
     /// # Errors
     /// [`FramingError`] when the stream makes no sense; it can't be read any further.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<(M, Vec<D>)>, FramingError> {
+    pub fn take<M: Message + Default>(&mut self) -> Result<Option<(M, Vec<D>)>, FramingError> {
         let rest = &self.bytes[self.start..];
         let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         let [l0, l1, l2, l3, d0, d1, d2, d3] = *prefix;
@@ -130,7 +130,7 @@ mod tests {
             while !stream.is_empty() {
                 let piece: Vec<u8> = stream.drain(..cuts.next().unwrap().min(stream.len())).collect();
                 framing.feed(&piece, []);
-                while let Some((message, descriptors)) = framing.next::<ToManager>().unwrap() {
+                while let Some((message, descriptors)) = framing.take::<ToManager>().unwrap() {
                     found.push((message, descriptors));
                 }
             }
@@ -145,7 +145,7 @@ mod tests {
         fn garbage_is_an_error_or_waits(bytes: Vec<u8>) {
             let mut framing = Framing::<()>::default();
             framing.feed(&bytes, []);
-            while let Ok(Some(_)) = framing.next::<ToManager>() {}
+            while let Ok(Some(_)) = framing.take::<ToManager>() {}
         }
     }
 
@@ -153,13 +153,13 @@ mod tests {
     fn a_length_over_the_limit_is_refused_before_anything_is_kept() {
         let mut framing = Framing::<()>::default();
         framing.feed(&[255, 255, 255, 255, 0, 0, 0, 0], []);
-        assert_eq!(framing.next::<ToManager>(), Err(FramingError::TooLong { length: u32::MAX as usize }));
+        assert_eq!(framing.take::<ToManager>(), Err(FramingError::TooLong { length: u32::MAX as usize }));
     }
 
     #[test]
     fn a_word_of_a_later_version_is_skipped() {
         let mut framing = Framing::<()>::default();
         framing.feed(&[3, 0, 0, 0, 0, 0, 0, 0, 0xfa, 0x07, 0], []);
-        assert_eq!(framing.next::<ToManager>(), Ok(Some((ToManager { word: None }, Vec::new()))));
+        assert_eq!(framing.take::<ToManager>(), Ok(Some((ToManager { word: None }, Vec::new()))));
     }
 }

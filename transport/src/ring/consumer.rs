@@ -7,7 +7,7 @@ use protocol::{
 
 use super::{Corrupt, Memory, Wake};
 use crate::{
-    layout::{MODE_SLEEPY, MODE_STREAM},
+    layout::MODE_SLEEPY,
     sync::{AtomicU32, Ordering},
 };
 
@@ -46,8 +46,7 @@ unsafe impl Sync for Frame {}
 impl<M: Memory> Consumer<M> {
     /// The consumer of a ring from which nothing was taken yet.
     pub fn new(memory: M) -> Self {
-        memory.consumer_words().mode.store(MODE_SLEEPY, Ordering::Relaxed);
-        Consumer { memory, tail: 0, sequence: 0, woken: 0, streak: 0, streak_mode: MODE_SLEEPY }
+        Consumer { memory, tail: 0, sequence: 0, woken: 0, streak: 0, streak_mode: 0 }
     }
 
     /// The memory.
@@ -138,8 +137,9 @@ impl<M: Memory> Consumer<M> {
         self.streak = 0;
         let mode = &self.memory.consumer_words().mode;
         let now = mode.load(Ordering::Relaxed);
-        if now == self.streak_mode && now != MODE_STREAM {
-            mode.store(MODE_STREAM, Ordering::Relaxed);
+        if now == self.streak_mode && now & MODE_SLEEPY != 0 {
+            // The number stays, so that the producer does not take the next wait for one that it has answered.
+            mode.store(now & !MODE_SLEEPY, Ordering::Relaxed);
         }
         self.streak_mode = now;
     }

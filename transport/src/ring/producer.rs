@@ -7,7 +7,7 @@ use protocol::{
 
 use super::{Corrupt, Memory, Wake};
 use crate::{
-    layout::{MODE_SLEEPY, MODE_STREAM},
+    layout::MODE_SLEEPY,
     sync::{Ordering, fence},
 };
 
@@ -35,7 +35,7 @@ pub struct Claim<'p, M> {
 impl<M: Memory> Producer<M> {
     /// The producer of a ring that has not been used yet.
     pub fn new(memory: M) -> Self {
-        Producer { memory, head: 0, consumed: 0, sequence: 0, woken: MODE_STREAM }
+        Producer { memory, head: 0, consumed: 0, sequence: 0, woken: 0 }
     }
 
     /// The memory.
@@ -49,6 +49,8 @@ impl<M: Memory> Producer<M> {
     /// [`Corrupt`] when the consumer's position makes no sense.
     #[inline]
     pub fn claim(&mut self, frame_bytes: usize) -> Result<Option<Claim<'_, M>>, Corrupt> {
+        // A frame has a header, whatever is asked for.
+        let frame_bytes = frame_bytes.max(HEADER_BYTES);
         if self.free() < frame_bytes {
             self.look()?;
         }
@@ -70,7 +72,9 @@ impl<M: Memory> Producer<M> {
     fn look(&mut self) -> Result<(), Corrupt> {
         // SYNC: with the store in `Consumer::release`: the consumer has read what it gives back.
         let claimed = self.memory.consumer_words().consumed.load(Ordering::Acquire);
-        if claimed < self.consumed || claimed > self.head {
+        // Frames end at multiples of a header's size, and space is granted by that measure.
+        let aligned = claimed.is_multiple_of(HEADER_BYTES as u64);
+        if claimed < self.consumed || claimed > self.head || !aligned {
             return Err(Corrupt::Consumed { claimed, before: self.consumed, written: self.head });
         }
         self.consumed = claimed;
@@ -81,7 +85,7 @@ impl<M: Memory> Producer<M> {
     #[inline]
     fn wake(&mut self) -> Wake {
         let words = self.memory.consumer_words();
-        if words.mode.load(Ordering::Relaxed) == MODE_STREAM {
+        if words.mode.load(Ordering::Relaxed) & MODE_SLEEPY == 0 {
             return Wake::No;
         }
         // SYNC: with the fence in `Consumer::begin_wait`: either it sees the frame, or this sees its wait.

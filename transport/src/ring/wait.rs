@@ -5,7 +5,7 @@
 
 use super::Memory;
 use crate::{
-    layout::{MODE_SLEEPY, MODE_STREAM},
+    layout::MODE_SLEEPY,
     sync::{Ordering, fence},
 };
 
@@ -28,7 +28,7 @@ pub fn begin_frame_wait(memory: &impl Memory) -> Sleep {
     mode.store(before.wrapping_add(2) | MODE_SLEEPY, Ordering::Relaxed);
     // SYNC: with the fence in `Producer::wake`.
     fence(Ordering::SeqCst);
-    if before == MODE_STREAM { Sleep::Bounded } else { Sleep::Sound }
+    if before & MODE_SLEEPY == 0 { Sleep::Bounded } else { Sleep::Sound }
 }
 
 /// Says that the producer is about to sleep until the consumer has reached `position`. To be followed by a last

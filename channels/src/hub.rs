@@ -1,0 +1,530 @@
+//! Where the ends of a process, its threads and its manager meet.
+//!
+//! A process has one hub. Everything that is rare comes through it: rings, peers, ends of ends. Everything that
+//! sleeps, sleeps in it, on two words at once: the process's doorbell, which peers ring, and its event word, which
+//! its manager moves when it has said something. Messages themselves pass it by.
+
+mod executor;
+
+pub use crate::timers::TimerKey;
+pub use executor::block_on;
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    control::{Close, FromManager, FromProcess, Incoming, Malformed, Number, Ring},
+    ending::Over,
+    ids::{EndId, ProcessId},
+};
+use transport::{
+    park::{self, FIRST_SLEEP},
+    ring::wait::Sleep,
+    segment::{Doorbell, Mapped, Words},
+};
+
+use crate::{
+    port::{News, Polled, Port, Wait},
+    timers::Timers,
+};
+
+/// The way to the manager and back; the SDK has the socket.
+pub trait Wiring: Send + Sync + 'static {
+    /// Says a word. Words arrive in the order in which they were said. Without `now`, it may be kept until the
+    /// next word that is said with it, or until [`flush`](Self::flush).
+    fn tell(&self, word: FromProcess, now: bool);
+
+    /// Sends what was kept.
+    fn flush(&self);
+
+    /// Takes in what the manager has said, and hands the words about channels to [`Hub::deliver`]. Gives `true`
+    /// when there was any.
+    fn pump(&self, hub: &Hub) -> bool;
+}
+
+/// What a hub is made of.
+pub struct Parts {
+    /// The process.
+    pub process: ProcessId,
+    /// The way to its manager.
+    pub wiring: Box<dyn Wiring>,
+    /// Its doorbell.
+    pub doorbell: Doorbell,
+    /// The events file, and the process's slot in it.
+    pub events: (Words, usize),
+    /// What the slot's word was when the process was welcomed.
+    pub event_count: u32,
+    /// How long it may spin before it sleeps.
+    pub spin: Duration,
+}
+
+/// See the [module](self).
+pub struct Hub {
+    parts: Parts,
+    /// The value of the event word up to which the manager's words were taken in.
+    handled: AtomicU32,
+    ends: AtomicU64,
+    ports: Mutex<HashMap<EndId, Arc<Port>>>,
+    rings: Mutex<Rings>,
+    peers: Mutex<HashMap<ProcessId, Arc<Doorbell>>>,
+    /// Ports for which a waker waits.
+    registered: Mutex<Vec<Arc<Port>>>,
+    /// A wait was begun whose first sleep must be bounded.
+    bounded: AtomicBool,
+    /// Threads that sleep here.
+    sleepers: AtomicU32,
+    abandoned: Mutex<Vec<EndId>>,
+    timers: Timers,
+    driver: Once,
+}
+
+#[derive(Default)]
+struct Rings {
+    unused: Vec<UnusedRing>,
+    wanted: Vec<Waker>,
+}
+
+/// A ring that no sender writes yet.
+pub(crate) struct UnusedRing {
+    pub(crate) id: u64,
+    pub(crate) memory: Mapped,
+    capacity: usize,
+}
+
+static HUB: OnceLock<Hub> = OnceLock::new();
+
+thread_local! {
+    /// Whether this thread runs the SDK's executor, which turns the hub by itself.
+    static TURNS: Cell<bool> = const { Cell::new(false) };
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    /// Makes the process's hub.
+    ///
+    /// # Errors
+    /// Gives the parts back when the process has a hub already.
+    pub fn install(parts: Parts) -> Result<&'static Hub, Parts> {
+        let handled = AtomicU32::new(parts.event_count);
+        let hub = Hub {
+            parts,
+            handled,
+            ends: AtomicU64::new(0),
+            ports: Mutex::default(),
+            rings: Mutex::default(),
+            peers: Mutex::default(),
+            registered: Mutex::default(),
+            bounded: AtomicBool::new(false),
+            sleepers: AtomicU32::new(0),
+            abandoned: Mutex::default(),
+            timers: Timers::default(),
+            driver: Once::new(),
+        };
+        HUB.set(hub).map_err(|hub| hub.parts)?;
+        Ok(HUB.wait())
+    }
+
+    /// The process's hub, if it is part of a job.
+    pub fn get() -> Option<&'static Hub> {
+        HUB.get()
+    }
+
+    /// The process.
+    pub fn process(&self) -> ProcessId {
+        self.parts.process
+    }
+
+    /// An id for one more end.
+    pub(crate) fn next_end(&self) -> EndId {
+        EndId::new(self.parts.process, self.ends.fetch_add(1, Ordering::Relaxed))
+    }
+
+    // ---- words to and from the manager
+
+    /// Says a word to the manager at once.
+    pub fn tell(&self, word: FromProcess) {
+        self.parts.wiring.tell(word, true);
+    }
+
+    /// Says a word that matters only to later ones.
+    pub(crate) fn tell_later(&self, word: FromProcess) {
+        self.parts.wiring.tell(word, false);
+    }
+
+    /// Keeps an end that was dropped by a panic. If the process lives on, it is reset.
+    pub(crate) fn abandon(&self, end: EndId) {
+        lock(&self.abandoned).push(end);
+    }
+
+    fn settle_abandoned(&self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for end in std::mem::take(&mut *lock(&self.abandoned)) {
+            let reason = Some("its holder panicked".to_owned());
+            self.tell(FromProcess::Close(Close { end: end.to_word(), reason }));
+        }
+    }
+
+    /// Takes in what the manager has said, if it has said anything.
+    #[inline]
+    pub fn look(&self) {
+        if self.event_word().load(Ordering::Relaxed) != self.handled.load(Ordering::Relaxed) {
+            self.pump();
+        }
+    }
+
+    #[cold]
+    fn pump(&self) {
+        // SYNC: the manager sends its words before it moves the event word, so a pump that starts after this load
+        // sees all that the value counts.
+        let seen = self.event_word().load(Ordering::Acquire);
+        let news = self.parts.wiring.pump(self);
+        self.handled.store(seen, Ordering::Release);
+        if news {
+            self.wake();
+        }
+    }
+
+    fn event_word(&self) -> &AtomicU32 {
+        self.parts.events.0.word(self.parts.events.1)
+    }
+
+    /// Takes in a word about channels, with its descriptors. Words about other things are given back.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the word makes no sense.
+    pub fn deliver(&self, word: FromManager, files: Vec<OwnedFd>) -> Result<Option<FromManager>, Malformed> {
+        match word {
+            FromManager::Ring(ring) => self.on_ring(ring, files)?,
+            FromManager::Incoming(incoming) => self.on_incoming(incoming, files)?,
+            FromManager::Paired(paired) => {
+                let sender = EndId::from_word(&paired.sender)?;
+                let [file] = files.try_into().map_err(|_| Malformed("doorbell"))?;
+                let news = match self.peer(ProcessId(paired.process), file) {
+                    Ok(doorbell) => News::Paired { doorbell },
+                    Err(error) => News::Broken(error.to_string()),
+                };
+                self.to_port(sender, news);
+            }
+            FromManager::SenderOver(word) => {
+                let (receiver, sender) = (EndId::from_word(&word.receiver)?, EndId::from_word(&word.sender)?);
+                let over = Over::try_from(word.over)?;
+                self.to_port(receiver, News::SenderOver { sender, over, last: word.last });
+            }
+            FromManager::ReceiverOver(word) => {
+                let sender = EndId::from_word(&word.sender)?;
+                self.to_port(sender, News::ReceiverOver { over: word.over.try_into()? });
+            }
+            other => return Ok(Some(other)),
+        }
+        Ok(None)
+    }
+
+    fn on_ring(&self, ring: Ring, files: Vec<OwnedFd>) -> Result<(), Malformed> {
+        let capacity = ring.capacity as usize;
+        let [data, consumer] = files.try_into().map_err(|_| Malformed("ring"))?;
+        let memory = Mapped::for_producer(data.as_fd(), consumer.as_fd(), capacity)
+            .map_err(|_| Malformed("ring that can be mapped"))?;
+        let wanted = {
+            let mut rings = lock(&self.rings);
+            rings.unused.push(UnusedRing { id: ring.ring, memory, capacity });
+            std::mem::take(&mut rings.wanted)
+        };
+        wanted.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    fn on_incoming(&self, word: Incoming, files: Vec<OwnedFd>) -> Result<(), Malformed> {
+        let (receiver, sender) = (EndId::from_word(&word.receiver)?, EndId::from_word(&word.sender)?);
+        let [data, consumer, doorbell] = files.try_into().map_err(|_| Malformed("ring"))?;
+        let mapped = Mapped::for_consumer(data.as_fd(), consumer.as_fd(), word.capacity as usize)
+            .and_then(|memory| Ok((memory, self.peer(ProcessId(word.process), doorbell)?)));
+        let news = match mapped {
+            Ok((memory, doorbell)) => News::Incoming { sender, memory, doorbell },
+            Err(error) => News::Broken(error.to_string()),
+        };
+        self.to_port(receiver, news);
+        Ok(())
+    }
+
+    fn to_port(&self, end: EndId, news: News) {
+        // Without a port the end was dropped meanwhile, and the manager knows or will.
+        let port = lock(&self.ports).get(&end).cloned();
+        if let Some(port) = port {
+            port.deliver(news);
+        }
+    }
+
+    /// The doorbell of a peer, mapped once.
+    fn peer(&self, process: ProcessId, file: OwnedFd) -> std::io::Result<Arc<Doorbell>> {
+        let mut peers = lock(&self.peers);
+        if let Some(doorbell) = peers.get(&process) {
+            return Ok(doorbell.clone());
+        }
+        peers.retain(|_, doorbell| Arc::strong_count(doorbell) > 1);
+        let doorbell = Arc::new(Doorbell::map(file.as_fd())?);
+        peers.insert(process, doorbell.clone());
+        Ok(doorbell)
+    }
+
+    // ---- ends
+
+    /// Makes the port of an end that is used for the first time.
+    pub(crate) fn open(&self, end: EndId) -> Arc<Port> {
+        let port = Port::new(end);
+        lock(&self.ports).insert(end, port.clone());
+        port
+    }
+
+    /// Forgets the port of an end that is dropped.
+    pub(crate) fn close(&self, port: &Port) {
+        lock(&self.ports).remove(&port.end);
+        port.forget();
+    }
+
+    /// A ring of that capacity, if there is one.
+    pub(crate) fn take_ring(&self, capacity: usize) -> Option<UnusedRing> {
+        let mut rings = lock(&self.rings);
+        let index = rings.unused.iter().position(|ring| ring.capacity == capacity)?;
+        Some(rings.unused.swap_remove(index))
+    }
+
+    /// Whether there is a ring of that capacity.
+    pub(crate) fn has_ring(&self, capacity: usize) -> bool {
+        lock(&self.rings).unused.iter().any(|ring| ring.capacity == capacity)
+    }
+
+    /// Asks the manager for a ring; it comes as news of the hub.
+    pub(crate) fn want_ring(&self, capacity: usize) {
+        self.tell(FromProcess::NeedRing(Number { number: capacity as u64 }));
+    }
+
+    /// Has `waker` woken when a ring comes.
+    pub(crate) fn wake_for_ring(&self, waker: &Waker) {
+        lock(&self.rings).wanted.push(waker.clone());
+        self.drive();
+    }
+
+    // ---- waiting
+
+    /// Sleeps until `ready`, which is asked whenever anything has happened; `false` when `deadline` came first.
+    pub fn wait_until(&self, deadline: Option<Instant>, mut ready: impl FnMut() -> bool) -> bool {
+        self.wait(&[], deadline, &mut ready)
+    }
+
+    /// Sleeps until a port has what it waits for; `false` when `deadline` came first.
+    pub(crate) fn wait_port(&self, port: &Port, waits: &[Wait], deadline: Option<Instant>) -> bool {
+        self.wait(waits, deadline, &mut || port.is_ready(waits))
+    }
+
+    fn wait(&self, waits: &[Wait], deadline: Option<Instant>, ready: &mut dyn FnMut() -> bool) -> bool {
+        self.settle_abandoned();
+        self.parts.wiring.flush();
+        if self.spin(self.parts.spin, ready) {
+            return true;
+        }
+        let found = loop {
+            let bell = self.bell();
+            self.look();
+            let _sleeper = self.sleeper();
+            let sleep = Wait::begin_all(waits);
+            if ready() {
+                break true;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                break false;
+            }
+            self.park(bell, deadline, sleep);
+        };
+        Wait::end_all(waits);
+        found
+    }
+
+    /// Registers the waker of a port, to be woken when it has what it waits for.
+    pub(crate) fn register(&self, port: &Arc<Port>, waits: &[Wait], waker: &Waker) {
+        if port.register(waker, waits) {
+            lock(&self.registered).push(port.clone());
+        }
+        if TURNS.get() {
+            return;
+        }
+        // Nobody but the driver's thread will look, and it may sleep already: begin the wait here.
+        let sleep = port.begin_wait();
+        self.drive();
+        if sleep == Sleep::Bounded {
+            self.bounded.store(true, Ordering::SeqCst);
+            self.parts.doorbell.ring();
+        }
+        self.look();
+        if let Polled::Ready(waker) = port.poll() {
+            waker.wake();
+        }
+    }
+
+    /// Makes sure that somebody turns the hub while futures wait.
+    pub fn drive(&self) {
+        if TURNS.get() {
+            return;
+        }
+        self.driver.call_once(|| {
+            let turn = || loop {
+                if let Some(hub) = Hub::get() {
+                    hub.turn(Duration::ZERO, &|| false);
+                }
+            };
+            std::thread::Builder::new()
+                .name("archean-driver".to_owned())
+                .spawn(turn)
+                .expect("the operating system gives one more thread");
+        });
+    }
+
+    /// One turn of the executor or the driver: sleeps until something happened, and wakes whom it concerns.
+    /// `awake` says that there is something else to do.
+    fn turn(&self, spin: Duration, awake: &dyn Fn() -> bool) {
+        self.settle_abandoned();
+        self.parts.wiring.flush();
+        self.spin(spin, &mut || awake() || self.wake_ready());
+        let bell = self.bell();
+        self.look();
+        let sleeper = self.sleeper();
+        let mut sleep = Sleep::Sound;
+        for port in lock(&self.registered).iter() {
+            if port.begin_wait() == Sleep::Bounded {
+                sleep = Sleep::Bounded;
+            }
+        }
+        if self.bounded.swap(false, Ordering::SeqCst) {
+            sleep = Sleep::Bounded;
+        }
+        if !self.wake_ready() && !awake() {
+            self.park(bell, self.timers.first(), sleep);
+        }
+        drop(sleeper);
+        self.look();
+        self.wake_ready();
+        self.timers.fire(Instant::now());
+    }
+
+    /// Wakes the wakers of ports that have what they wait for; `true` when there was one.
+    fn wake_ready(&self) -> bool {
+        let mut ready = Vec::new();
+        lock(&self.registered).retain(|port| match port.poll() {
+            Polled::Waits => true,
+            Polled::Forgotten => false,
+            Polled::Ready(waker) => {
+                ready.push(waker);
+                false
+            }
+        });
+        let any = !ready.is_empty();
+        ready.into_iter().for_each(Waker::wake);
+        any
+    }
+
+    /// Spins for a while; `true` when `ready` became true.
+    fn spin(&self, budget: Duration, ready: &mut dyn FnMut() -> bool) -> bool {
+        const PROBES: u32 = 64;
+        let mut until = None;
+        loop {
+            for _ in 0..PROBES {
+                if ready() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            self.look();
+            if budget.is_zero() {
+                return false;
+            }
+            let now = Instant::now();
+            if now >= *until.get_or_insert(now + budget) {
+                return false;
+            }
+        }
+    }
+
+    fn bell(&self) -> u32 {
+        // SYNC: with the addition in `Doorbell::ring`: what the peer did before it rang is seen after this.
+        self.parts.doorbell.word().load(Ordering::SeqCst)
+    }
+
+    fn park(&self, bell: u32, deadline: Option<Instant>, sleep: Sleep) {
+        let bound = (sleep == Sleep::Bounded).then(|| Instant::now() + FIRST_SLEEP);
+        let deadline = match (deadline, bound) {
+            (Some(deadline), Some(bound)) => Some(deadline.min(bound)),
+            (one, other) => one.or(other),
+        };
+        let handled = self.handled.load(Ordering::Acquire);
+        park::park([(self.parts.doorbell.word(), bell), (self.event_word(), handled)], deadline);
+    }
+
+    /// Counts a thread that is about to look one last time and then to sleep: whoever changes what it looks for
+    /// after that sees the count and rings.
+    fn sleeper(&self) -> Sleeper<'_> {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        Sleeper(&self.sleepers)
+    }
+
+    /// Wakes whoever sleeps here, or is about to.
+    pub fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            self.parts.doorbell.ring();
+        }
+    }
+
+    // ---- timers
+
+    /// A key for a timer at `when`.
+    pub fn timer(&self, when: Instant) -> TimerKey {
+        self.timers.key(when)
+    }
+
+    /// Has `waker` woken when the timer's time has come.
+    pub fn set_timer(&self, key: TimerKey, waker: &Waker) {
+        let first = self.timers.set(key, waker);
+        self.drive();
+        if first && !TURNS.get() {
+            self.wake();
+        }
+    }
+
+    /// Gives a timer up.
+    pub fn clear_timer(&self, key: TimerKey) {
+        self.timers.clear(key);
+    }
+}
+
+/// See [`Hub::sleeper`].
+struct Sleeper<'h>(&'h AtomicU32);
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("process", &self.parts.process).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("process", &self.process).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,94 @@
+//! A message that still is in its ring.
+#![expect(unsafe_code, reason = "a message borrows memory that another process maps")]
+
+use std::{fmt, mem, ops::Deref};
+
+use protocol::{
+    control::{Close, Ends, FromProcess},
+    ids::EndId,
+};
+use rkyv::{Archive, rancor};
+use transport::ring::Frame;
+
+use crate::{Data, claiming, hub::Hub, receiver::Inbound};
+
+/// A message, lent out of the ring: it dereferences to the archived value.
+///
+/// Its space in the ring is free again when it is dropped, so a message that is kept holds its sender up once the
+/// ring is full. Ends in a message that is dropped without [`into_owned`](Self::into_owned) are gone: their other
+/// ends are reset.
+pub struct Message<'r, T: Archive> {
+    hub: &'static Hub,
+    inbound: &'r mut Inbound,
+    frame: Frame,
+    archived: &'r T::Archived,
+}
+
+impl<'r, T: Data> Message<'r, T> {
+    /// `archived` is the checked value in the frame in front of `inbound`'s ring.
+    pub(crate) fn new(
+        hub: &'static Hub,
+        inbound: &'r mut Inbound,
+        frame: Frame,
+        archived: *const T::Archived,
+    ) -> Self {
+        // SAFETY: the callers pass what `data::check` gave for this frame's payload: aligned, and checked to be a
+        // valid value. It lies in the ring's mapping, not in `inbound`, which keeps the mapping alive for `'r`;
+        // the frame's space is given back when the message is dropped, not before.
+        let archived = unsafe { &*archived };
+        Message { hub, inbound, frame, archived }
+    }
+
+    /// The value, on its own, with the ends in it.
+    ///
+    /// # Panics
+    /// When the value's own `Deserialize` fails on an archive that its `CheckBytes` has accepted.
+    pub fn into_owned(self) -> T {
+        let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
+        if !ends.is_empty() {
+            let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
+            self.hub.tell(FromProcess::Adopt(word));
+        }
+        let take = || rkyv::deserialize::<T, rancor::Error>(self.archived);
+        let (value, unclaimed) = claiming(ends, take);
+        for end in unclaimed {
+            let reason = Some("its message was taken without it".to_owned());
+            self.hub.tell(FromProcess::Close(Close { end: end.to_word(), reason }));
+        }
+        let Message { inbound, frame, .. } = &mut *mem::ManuallyDrop::new(self);
+        inbound.release(frame);
+        value.unwrap_or_else(|error| {
+            panic!("a `{}` that was checked can't be deserialised: {error}", std::any::type_name::<T>())
+        })
+    }
+
+    /// Leaves the message in front of its ring, as if it had not been lent.
+    pub(crate) fn put_back(self) {
+        mem::forget(self);
+    }
+}
+
+impl<T: Archive> Deref for Message<'_, T> {
+    type Target = T::Archived;
+
+    fn deref(&self) -> &T::Archived {
+        self.archived
+    }
+}
+
+impl<T: Archive> Drop for Message<'_, T> {
+    fn drop(&mut self) {
+        if self.frame.header.ends > 0 {
+            let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
+            let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
+            self.hub.tell(FromProcess::Discard(word));
+        }
+        self.inbound.release(&self.frame);
+    }
+}
+
+impl<T: Archive<Archived: fmt::Debug>> fmt::Debug for Message<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.archived.fmt(f)
+    }
+}

@@ -1,0 +1,108 @@
+//! Ends as streams and sinks of values.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_core::{FusedStream, Stream};
+use futures_sink::Sink;
+
+use crate::{Data, Reason, Receiver, RecvError, SendError, Sender};
+
+/// The messages of a receiver as a stream; see [`Receiver::into_stream`].
+#[derive(Debug)]
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct IntoStream<T> {
+    receiver: Receiver<T>,
+    last: Option<RecvError>,
+    over: bool,
+}
+
+impl<T: Data> IntoStream<T> {
+    pub(crate) fn new(receiver: Receiver<T>) -> Self {
+        IntoStream { receiver, last: None, over: false }
+    }
+
+    /// The receiver.
+    pub fn into_inner(self) -> Receiver<T> {
+        self.receiver
+    }
+}
+
+impl<T: Data> Stream for IntoStream<T> {
+    type Item = Result<T, RecvError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let stream = self.get_mut();
+        if stream.over {
+            return Poll::Ready(None);
+        }
+        let message = match ready!(stream.receiver.poll(context)) {
+            Ok((index, frame)) => stream.receiver.lend(index, frame),
+            Err(error) => Err(error),
+        };
+        let item = match message {
+            Ok(message) => Some(Ok(message.into_owned())),
+            Err(RecvError::Closed) => None,
+            // A receiver without senders repeats its last word: once is enough.
+            Err(error) if stream.last.as_ref() == Some(&error) => None,
+            Err(error) => Some(Err(stream.last.insert(error).clone())),
+        };
+        stream.over = item.is_none();
+        Poll::Ready(item)
+    }
+}
+
+impl<T: Data> FusedStream for IntoStream<T> {
+    fn is_terminated(&self) -> bool {
+        self.over
+    }
+}
+
+/// A sender as a sink; see [`Sender::into_sink`].
+#[derive(Debug)]
+#[must_use = "a sink does nothing unless it is polled"]
+pub struct IntoSink<T> {
+    sender: Option<Sender<T>>,
+    /// Accepted, and not sent yet.
+    pending: Option<T>,
+}
+
+impl<T: Data> IntoSink<T> {
+    pub(crate) fn new(sender: Sender<T>) -> Self {
+        IntoSink { sender: Some(sender), pending: None }
+    }
+}
+
+impl<T: Data + Unpin> Sink<T> for IntoSink<T> {
+    type Error = SendError<Option<T>>;
+
+    fn poll_ready(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.poll_flush(context)
+    }
+
+    fn start_send(self: Pin<&mut Self>, value: T) -> Result<(), Self::Error> {
+        let sink = self.get_mut();
+        assert!(sink.pending.is_none(), "a sink that is not ready was given a value");
+        sink.pending = Some(value);
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let sink = self.get_mut();
+        let Some(value) = &sink.pending else { return Poll::Ready(Ok(())) };
+        let Some(sender) = &mut sink.sender else {
+            return Poll::Ready(Err(SendError { value: sink.pending.take(), reason: Reason::Closed }));
+        };
+        let sent = ready!(sender.poll_value(context, value));
+        let value = sink.pending.take();
+        Poll::Ready(sent.map_err(|reason| SendError { value, reason }))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        ready!(self.as_mut().poll_flush(context))?;
+        self.get_mut().sender = None;
+        Poll::Ready(Ok(()))
+    }
+}
