@@ -305,14 +305,13 @@ mod tests {
     struct Rich {
         names: Vec<String>,
         number: u128,
-        inner: Option<Box<Rich>>,
+        pairs: Option<Box<(u8, Vec<u16>)>>,
     }
 
     proptest::proptest! {
         #[test]
-        fn what_is_packed_comes_back(names: Vec<String>, number: u128, nested: bool) {
-            let inner = nested.then(|| Box::new(Rich { names: names.clone(), number, inner: None }));
-            let rich = Rich { names, number, inner };
+        fn what_is_packed_comes_back(names: Vec<String>, number: u128, pairs: Option<(u8, Vec<u16>)>) {
+            let rich = Rich { names, number, pairs: pairs.map(Box::new) };
             let packed = pack(&rich).unwrap();
             proptest::prop_assert!(packed.ends.is_empty());
             proptest::prop_assert_eq!(unpack::<Rich>(&packed.bytes), Ok(rich));

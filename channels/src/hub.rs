@@ -15,14 +15,14 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
     time::{Duration, Instant},
 };
 
 use protocol::{
-    control::{Close, FromManager, FromProcess, Incoming, Malformed, Number, Ring},
+    control::{Close, FromManager, FromProcess, Incoming, Malformed, NeedRing, Ring},
     ending::Over,
     ids::{EndId, ProcessId},
 };
@@ -78,8 +78,8 @@ pub struct Hub {
     peers: Mutex<HashMap<ProcessId, Arc<Doorbell>>>,
     /// Ports for which a waker waits.
     registered: Mutex<Vec<Arc<Port>>>,
-    /// A wait was begun whose first sleep must be bounded.
-    bounded: AtomicBool,
+    /// Until then the sleep of whoever turns must be bounded, because a producer may not have noticed a wait.
+    bounded: Mutex<Option<Instant>>,
     /// Threads that sleep here.
     sleepers: AtomicU32,
     abandoned: Mutex<Vec<EndId>>,
@@ -126,7 +126,7 @@ impl Hub {
             rings: Mutex::default(),
             peers: Mutex::default(),
             registered: Mutex::default(),
-            bounded: AtomicBool::new(false),
+            bounded: Mutex::new(None),
             sleepers: AtomicU32::new(0),
             abandoned: Mutex::default(),
             timers: Timers::default(),
@@ -308,8 +308,9 @@ impl Hub {
     }
 
     /// Asks the manager for a ring; it comes as news of the hub.
-    pub(crate) fn want_ring(&self, capacity: usize) {
-        self.tell(FromProcess::NeedRing(Number { number: capacity as u64 }));
+    pub(crate) fn want_ring(&self, sender: EndId, capacity: usize) {
+        let word = NeedRing { sender: sender.to_word(), capacity: capacity as u64 };
+        self.tell(FromProcess::NeedRing(word));
     }
 
     /// Has `waker` woken when a ring comes.
@@ -336,18 +337,22 @@ impl Hub {
         if self.spin(self.parts.spin, ready) {
             return true;
         }
+        let mut bound = None;
         let found = loop {
             let bell = self.bell();
             self.look();
             let _sleeper = self.sleeper();
-            let sleep = Wait::begin_all(waits);
+            if Wait::begin_all(waits) == Sleep::Bounded {
+                bound = Some(Instant::now() + FIRST_SLEEP);
+            }
+            bound = bound.filter(|bound| *bound > Instant::now());
             if ready() {
                 break true;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 break false;
             }
-            self.park(bell, deadline, sleep);
+            self.park(bell, earlier(deadline, bound));
         };
         Wait::end_all(waits);
         found
@@ -365,7 +370,7 @@ impl Hub {
         let sleep = port.begin_wait();
         self.drive();
         if sleep == Sleep::Bounded {
-            self.bounded.store(true, Ordering::SeqCst);
+            self.bound_sleep();
             self.parts.doorbell.ring();
         }
         self.look();
@@ -401,17 +406,15 @@ impl Hub {
         let bell = self.bell();
         self.look();
         let sleeper = self.sleeper();
-        let mut sleep = Sleep::Sound;
-        for port in lock(&self.registered).iter() {
-            if port.begin_wait() == Sleep::Bounded {
-                sleep = Sleep::Bounded;
-            }
+        let bounded = lock(&self.registered)
+            .iter()
+            .fold(false, |any, port| (port.begin_wait() == Sleep::Bounded) | any);
+        if bounded {
+            self.bound_sleep();
         }
-        if self.bounded.swap(false, Ordering::SeqCst) {
-            sleep = Sleep::Bounded;
-        }
+        let bound = self.sleep_bound();
         if !self.wake_ready() && !awake() {
-            self.park(bell, self.timers.first(), sleep);
+            self.park(bell, earlier(self.timers.first(), bound));
         }
         drop(sleeper);
         self.look();
@@ -462,14 +465,20 @@ impl Hub {
         self.parts.doorbell.word().load(Ordering::SeqCst)
     }
 
-    fn park(&self, bell: u32, deadline: Option<Instant>, sleep: Sleep) {
-        let bound = (sleep == Sleep::Bounded).then(|| Instant::now() + FIRST_SLEEP);
-        let deadline = match (deadline, bound) {
-            (Some(deadline), Some(bound)) => Some(deadline.min(bound)),
-            (one, other) => one.or(other),
-        };
+    fn park(&self, bell: u32, deadline: Option<Instant>) {
         let handled = self.handled.load(Ordering::Acquire);
         park::park([(self.parts.doorbell.word(), bell), (self.event_word(), handled)], deadline);
+    }
+
+    fn bound_sleep(&self) {
+        *lock(&self.bounded) = Some(Instant::now() + FIRST_SLEEP);
+    }
+
+    /// When the sleep of whoever turns has to end, if it has to.
+    fn sleep_bound(&self) -> Option<Instant> {
+        let mut bounded = lock(&self.bounded);
+        *bounded = bounded.filter(|bound| *bound > Instant::now());
+        *bounded
     }
 
     /// Counts a thread that is about to look one last time and then to sleep: whoever changes what it looks for
@@ -505,6 +514,13 @@ impl Hub {
     /// Gives a timer up.
     pub fn clear_timer(&self, key: TimerKey) {
         self.timers.clear(key);
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

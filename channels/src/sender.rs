@@ -247,7 +247,7 @@ impl<T: Data> Sender<T> {
                 }
                 None if !open.asked => {
                     open.asked = true;
-                    hub.want_ring(cell.capacity);
+                    hub.want_ring(cell.id, cell.capacity);
                 }
                 None => {}
             }

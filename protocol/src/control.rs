@@ -78,9 +78,9 @@ pub enum FromProcess {
     /// A frame was dropped unread, with the ends in it.
     #[prost(message, tag = "13")]
     Discard(Ends),
-    /// A ring of that capacity is wanted.
+    /// A ring is wanted.
     #[prost(message, tag = "14")]
-    NeedRing(Number),
+    NeedRing(NeedRing),
     /// A panic has begun; said before anything else can go wrong.
     #[prost(message, tag = "15")]
     LastWords(LastWords),
@@ -237,6 +237,17 @@ pub struct OpenSender {
     /// The ring that it writes.
     #[prost(uint64, tag = "2")]
     pub ring: u64,
+}
+
+/// See [`FromProcess::NeedRing`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NeedRing {
+    /// The sender that will write it; told as over if there can be none.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sender: Vec<u8>,
+    /// Its capacity in bytes.
+    #[prost(uint64, tag = "2")]
+    pub capacity: u64,
 }
 
 /// See [`FromProcess::Close`].

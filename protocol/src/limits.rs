@@ -26,6 +26,12 @@ pub const RING_BYTES_MAX: usize = 1 << 30;
 /// Unused ring segments that a process is given ahead of need, so that a first send waits for nobody.
 pub const SPARE_SEGMENTS: usize = 2;
 
+/// Rings that a process may have been given and not used yet; further wishes wait until it uses one.
+pub const UNUSED_RINGS_MAX: usize = 256;
+
+/// Ends of channels that the processes of one job may hold together.
+pub const ENDS_MAX: usize = 1 << 20;
+
 /// The most bytes of a process's name.
 pub const NAME_BYTES_MAX: usize = 128;
 

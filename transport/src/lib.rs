@@ -5,6 +5,7 @@
 //! * [`segment`]: the memory of a ring as files: made by the manager, mapped twice in a row, each part written by
 //!   one side only.
 //! * [`park`]: going to sleep until a peer rings the doorbell or the manager has word.
+//! * [`socket`]: the control socket between a process and its manager, bytes and descriptors.
 //! * [`layout`]: where everything is, with pictures.
 
 pub mod layout;
@@ -15,3 +16,5 @@ pub mod sync;
 pub mod park;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod socket;

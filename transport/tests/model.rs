@@ -320,7 +320,7 @@ fn a_stream_ends_with_a_bounded_wait() {
     for _ in 0..3 {
         assert_eq!(begin_frame_wait(ring.consumer.memory()), Sleep::Sound);
         for _ in 0..256 {
-            ring.model.receiver_sleeps = ring.model.sent % 256 == 0;
+            ring.model.receiver_sleeps = ring.model.sent.is_multiple_of(256);
             ring.send(8, 0);
             ring.receive();
             ring.consumer.settle();

@@ -29,19 +29,13 @@ pub struct Consumer<M> {
 /// So many frames without a wait in between make a stream.
 const STREAK_FOR_STREAM: u32 = 64;
 
-/// A frame that was read and checked, and still is in its ring.
+/// The frame in front of a ring, read and checked.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Frame {
     /// The header.
     pub header: Header,
-    payload: *const u8,
 }
-
-// SAFETY: a frame is a header and a pointer into a ring's memory, which is `Send + Sync`; it is followed only
-// through a consumer.
-unsafe impl Send for Frame {}
-// SAFETY: as above; a shared frame gives nothing but copies.
-unsafe impl Sync for Frame {}
 
 impl<M: Memory> Consumer<M> {
     /// The consumer of a ring from which nothing was taken yet.
@@ -82,31 +76,37 @@ impl<M: Memory> Consumer<M> {
         let mut bytes = unsafe { start.cast::<[u8; HEADER_BYTES]>().read_volatile() };
         bytes[..4].copy_from_slice(&length.to_le_bytes());
         let header = Header::check(bytes, self.memory.capacity(), self.sequence)?;
-        let frame = self.memory.bytes(self.tail, header.frame_bytes());
-        // SAFETY: a frame has at least a header's bytes.
-        Ok(Some(Frame { header, payload: unsafe { frame.add(HEADER_BYTES) } }))
+        Ok(Some(Frame { header }))
     }
 
     /// The payload of the frame that [`peek`](Self::peek) gave.
     #[inline]
     pub fn payload(&self, frame: &Frame) -> &[u8] {
-        // SAFETY: `peek` checked that the payload lies in the ring, and the slice borrows this consumer, so no
+        let bytes = self.bytes_of(HEADER_BYTES, frame.header.payload_bytes);
+        // SAFETY: `bytes_of` made sure that these bytes lie in the ring, and the slice borrows this consumer, so no
         // `release` can give the space back meanwhile. A correct producer does not write what it has published;
         // what a hostile one could do is said where a receiver is made.
-        unsafe { std::slice::from_raw_parts(frame.payload, frame.header.payload_bytes) }
+        unsafe { std::slice::from_raw_parts(bytes, frame.header.payload_bytes) }
     }
 
     /// The ends that the frame holds.
     pub fn ends(&self, frame: &Frame) -> impl Iterator<Item = EndId> {
-        let frame = *frame;
-        let offset = frame.header.table_offset() - HEADER_BYTES;
-        (0..frame.header.ends).map(move |index| {
-            // SAFETY: `Header::check` made sure that the frame lies in the ring with its whole table.
-            let entry = unsafe {
-                frame.payload.add(offset + index * END_BYTES).cast::<[u8; END_BYTES]>().read_volatile()
-            };
+        let count = frame.header.ends;
+        let table = self.bytes_of(frame.header.table_offset(), count * END_BYTES);
+        (0..count).map(move |index| {
+            // SAFETY: `bytes_of` made sure that the table lies in the ring.
+            let entry = unsafe { table.add(index * END_BYTES).cast::<[u8; END_BYTES]>().read_volatile() };
             EndId::from_bytes(entry)
         })
+    }
+
+    /// Where a part of the frame in front is; checked anew, since a frame could be one of another ring.
+    #[inline]
+    fn bytes_of(&self, offset: usize, len: usize) -> *const u8 {
+        assert!(offset + len <= self.memory.capacity(), "a frame of another ring");
+        let start = self.memory.bytes(self.tail, offset + len);
+        // SAFETY: `Memory::bytes` gives `offset + len` contiguous bytes.
+        unsafe { start.add(offset) }
     }
 
     /// Gives the space of the next frame back, and says whether the producer waits for it.
@@ -138,8 +138,9 @@ impl<M: Memory> Consumer<M> {
         let mode = &self.memory.consumer_words().mode;
         let now = mode.load(Ordering::Relaxed);
         if now == self.streak_mode && now & MODE_SLEEPY != 0 {
-            // The number stays, so that the producer does not take the next wait for one that it has answered.
-            mode.store(now & !MODE_SLEEPY, Ordering::Relaxed);
+            // The number stays, so that the producer does not take the next wait for one that it has answered. If
+            // a driver has begun a wait meanwhile, that wait stands.
+            let _ = mode.compare_exchange(now, now & !MODE_SLEEPY, Ordering::Relaxed, Ordering::Relaxed);
         }
         self.streak_mode = now;
     }

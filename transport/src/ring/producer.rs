@@ -3,6 +3,7 @@
 use protocol::{
     frame::{END_BYTES, HEADER_BYTES, Header, KIND_VALUE, LENGTH_OFFSET},
     ids::EndId,
+    limits::FRAME_ENDS_MAX,
 };
 
 use super::{Corrupt, Memory, Wake};
@@ -88,7 +89,7 @@ impl<M: Memory> Producer<M> {
         if words.mode.load(Ordering::Relaxed) & MODE_SLEEPY == 0 {
             return Wake::No;
         }
-        // SYNC: with the fence in `Consumer::begin_wait`: either it sees the frame, or this sees its wait.
+        // SYNC: with the fence in `wait::begin_frame_wait`: either it sees the frame, or this sees its wait.
         fence(Ordering::SeqCst);
         let mode = words.mode.load(Ordering::Relaxed);
         if mode & MODE_SLEEPY == 0 || mode == self.woken {
@@ -116,10 +117,11 @@ impl<M: Memory> Claim<'_, M> {
     /// Publishes the first `payload_bytes` of the space as a frame that holds `ends`.
     ///
     /// # Panics
-    /// When the frame takes more than was claimed.
+    /// When the frame takes more than was claimed, or holds more than [`FRAME_ENDS_MAX`] ends.
     #[inline]
     pub fn publish(self, payload_bytes: usize, ends: &[EndId]) -> Wake {
         let Claim { producer, free } = self;
+        assert!(ends.len() <= FRAME_ENDS_MAX, "a frame with {} ends", ends.len());
         let header = Header {
             payload_bytes,
             kind: KIND_VALUE,

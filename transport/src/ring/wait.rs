@@ -23,9 +23,10 @@ pub enum Sleep {
 /// Says that the consumer is about to sleep until a frame comes. To be followed by a last look.
 pub fn begin_frame_wait(memory: &impl Memory) -> Sleep {
     let mode = &memory.consumer_words().mode;
-    let before = mode.load(Ordering::Relaxed);
-    // Each wait has its own number, so that the producer rings once for each.
-    mode.store(before.wrapping_add(2) | MODE_SLEEPY, Ordering::Relaxed);
+    // Each wait has its own number, so that the producer rings once for each. Exchanged, and not stored, because
+    // `Consumer::settle` may run on another thread.
+    let next = |mode: u32| Some(mode.wrapping_add(2) | MODE_SLEEPY);
+    let before = mode.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_else(|mode| mode);
     // SYNC: with the fence in `Producer::wake`.
     fence(Ordering::SeqCst);
     if before & MODE_SLEEPY == 0 { Sleep::Bounded } else { Sleep::Sound }

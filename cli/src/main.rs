@@ -1,0 +1,82 @@
+//! The binary `archean`: runs jobs, makes projects, and looks at machines.
+
+mod completions;
+mod config;
+mod demo;
+mod doctor;
+mod new;
+mod output;
+mod report;
+mod run;
+mod watchdog;
+
+use std::{
+    env,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use archean::__private::Role;
+use clap::{Parser, Subcommand};
+
+/// Runs programs that spread over processes as if they were threads.
+#[derive(Parser)]
+#[command(name = "archean", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a program as a job
+    Run(run::Args),
+    /// Make a new project
+    New(new::Args),
+    /// Show what this machine offers to jobs, and what is missing
+    Doctor(doctor::Args),
+    /// Watch a job at work
+    Demo(demo::Args),
+    /// Print the completions for a shell
+    Completions(completions::Args),
+}
+
+fn main() -> ExitCode {
+    // This binary is a program of jobs itself: a process of the demo ends in here and does not come back.
+    let role = archean::__private::enter();
+    match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::New(args) => new::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Demo(args) if matches!(role, Role::Root) => demo::root(args),
+        Command::Demo(args) => start_demo(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// Runs this very binary as a job, with the same arguments.
+fn start_demo(args: &demo::Args) -> ExitCode {
+    if let Err(text) = demo::check(args) {
+        complain(text);
+        return ExitCode::from(USAGE_CODE);
+    }
+    run::run_file(Path::new("/proc/self/exe"), env::args_os().skip(1).collect(), run::Options::default())
+}
+
+/// The exit code for a command line that makes no sense, as clap has it.
+const USAGE_CODE: u8 = 2;
+
+/// One line on standard error. That it can't be written is nothing that could be told to anybody.
+fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "archean: {text}");
+}
+
+/// Writes what a command has to say. A reader that has heard enough is no error.
+fn say(text: impl AsRef<[u8]>) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}

@@ -1,0 +1,452 @@
+//! Runs one job on this machine: the only part of the manager with a clock and sockets.
+//!
+//! Everything happens on one thread. Each process has a few small tasks: one for its control socket, one for each
+//! of its two output pipes, one that waits for its end. They share the [`Service`], which they never hold across an
+//! await.
+
+mod machine;
+mod processes;
+mod watched;
+
+pub use machine::capacity;
+use machine::raise_descriptor_limit;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    ffi::{CString, OsStr, OsString},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    control::{FromManager, Malformed, Ring, ToManager, ToProcess, Variable},
+    ending::{Exit, Usage},
+    ids::{EndId, MachineId, ProcessId},
+    limits::PROCESSES_MAX,
+    placement::{FromScheduler, ToScheduler},
+    resources::Request,
+};
+use tokio::{
+    sync::{
+        Notify,
+        mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender},
+    },
+    task::JoinHandle,
+};
+use transport::{
+    layout::EVENT_SLOT_BYTES,
+    segment::{self, Doorbell, Files as RingFiles, Words},
+};
+
+use crate::{
+    image::Image,
+    launch, orphans,
+    state::{self, Effect, Files, State},
+};
+use processes::Live;
+
+/// What to run.
+#[derive(Debug)]
+pub struct JobSpec {
+    /// The program.
+    pub image: Image,
+    /// What the root is called with, the program's own name left out.
+    pub arguments: Vec<OsString>,
+    /// The folder that every process starts in.
+    pub directory: PathBuf,
+    /// The root's whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// The environment that every other process starts from.
+    pub process_env: Vec<(OsString, OsString)>,
+    /// Where the loader looks for the program's libraries, if that was set: part of how the image is loaded.
+    pub library_path: Option<OsString>,
+    /// What the root asks of its machine.
+    pub request: Request,
+    /// The job lasts until its last process has ended, and not only until its root has.
+    pub wait: bool,
+    /// The root is a test binary: what its harness prints before `init` goes nowhere.
+    pub harness: bool,
+}
+
+/// Why a job is stopped from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Ctrl-C.
+    Interrupt,
+    /// A request to end.
+    Terminate,
+    /// The terminal, or whoever had started the job, is gone.
+    HangUp,
+}
+
+impl Stop {
+    fn text(self) -> &'static str {
+        match self {
+            Stop::Interrupt => "an interrupt (Ctrl-C)",
+            Stop::Terminate => "a request to end the job (SIGTERM)",
+            Stop::HangUp => "the loss of whoever had started the job",
+        }
+    }
+}
+
+/// A piece of a process's output.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The process's name.
+    pub name: Arc<str>,
+    /// It is the root of the job.
+    pub is_root: bool,
+    /// It came from standard error, and not from standard output.
+    pub is_stderr: bool,
+    /// For the root: bytes as they came. For others: one line, without its end.
+    pub bytes: Vec<u8>,
+    /// It is a piece of a longer line that goes on.
+    pub continues: bool,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub struct JobEnd {
+    /// The root's end.
+    pub exit: Exit,
+    /// How many processes were started.
+    pub processes: u64,
+    /// Processes that could not be ended, because they fork faster than they die.
+    pub left: usize,
+}
+
+/// Why a job could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Its root was not started.
+    #[error("the program was not started: {0}")]
+    Root(String),
+    /// The operating system refused something.
+    #[error("the manager can't work here: {what}: {error}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// How it refused.
+        error: io::Error,
+    },
+    /// An argument or a variable holds a NUL byte, which no program can be given.
+    #[error("`{0}` holds a NUL byte")]
+    Nul(String),
+}
+
+/// How long the output of processes that have ended may take to be read to its end.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// Runs a job to its end. Afterwards nothing of it is left: no process, file or descriptor.
+///
+/// It must be called in a `tokio` `LocalSet` on a current-thread runtime, on a thread that lives as long as the
+/// process does (processes are bound to that thread's life), in a process that is a child subreaper and has no
+/// other children: see [`orphans`].
+///
+/// # Errors
+/// [`JobError`] when the root was not started.
+pub async fn run_job(
+    spec: JobSpec,
+    to_scheduler: UnboundedSender<ToScheduler>,
+    mut from_scheduler: UnboundedReceiver<FromScheduler>,
+    output: Sender<Output>,
+    mut stop: Receiver<Stop>,
+) -> Result<JobEnd, JobError> {
+    // A scheduler that is gone has told so by closing its channel, which is seen below.
+    let _ = to_scheduler.send(ToScheduler::Join { machine: MachineId(0), capacity: capacity() });
+    let service = Service::new(spec, to_scheduler, output)?;
+    Service::run_effects(&service);
+    let over = service.borrow().over.clone();
+    loop {
+        if let Some(end) = service.borrow_mut().state.over() {
+            return Service::finish(&service, end).await;
+        }
+        tokio::select! {
+            () = over.notified() => {}
+            Some(stop) = stop.recv() => service.borrow_mut().state.stop(stop.text()),
+            word = from_scheduler.recv() => match word {
+                Some(FromScheduler::Place { process, .. }) => service.borrow_mut().state.on_place(process),
+                Some(FromScheduler::Refuse { process, refusal }) => {
+                    service.borrow_mut().state.on_refuse(process, &refusal);
+                }
+                None => service.borrow_mut().state.stop("the loss of the scheduler"),
+            },
+        }
+        Service::run_effects(&service);
+    }
+}
+
+struct Service {
+    state: State,
+    spec: Template,
+    to_scheduler: UnboundedSender<ToScheduler>,
+    output: Sender<Output>,
+    live: BTreeMap<ProcessId, Live>,
+    rings: HashMap<u64, (RingFiles, usize)>,
+    events: Words,
+    events_file: OwnedFd,
+    free_slots: Vec<u32>,
+    null: OwnedFd,
+    tasks: Vec<JoinHandle<()>>,
+    /// Something happened that may have ended the job.
+    over: Rc<Notify>,
+}
+
+type Shared = Rc<RefCell<Service>>;
+
+/// What all processes of a job have in common.
+struct Template {
+    image: Image,
+    name: CString,
+    directory: CString,
+    root_arguments: Vec<CString>,
+    root_env: Vec<CString>,
+    library_path: Option<CString>,
+    root_harness: bool,
+}
+
+impl Service {
+    fn new(
+        spec: JobSpec,
+        to_scheduler: UnboundedSender<ToScheduler>,
+        output: Sender<Output>,
+    ) -> Result<Shared, JobError> {
+        let system = |what| move |error| JobError::System { what, error };
+        raise_descriptor_limit().map_err(system("raising the limit of open files"))?;
+        let slots = PROCESSES_MAX as usize;
+        let events_file = segment::create(c"archean-events", slots * EVENT_SLOT_BYTES)
+            .map_err(system("making the events file"))?;
+        let events = Words::map(events_file.as_fd(), slots, EVENT_SLOT_BYTES, true)
+            .map_err(system("mapping the events file"))?;
+        let events_file = segment::reopen_read_only(events_file.as_fd())
+            .map_err(system("reopening the events file (is /proc mounted?)"))?;
+        let null = std::fs::File::open("/dev/null").map_err(system("opening /dev/null"))?.into();
+
+        let name = spec.image.path.file_name().unwrap_or(OsStr::new("root")).to_string_lossy().into_owned();
+        let root = state::Launch {
+            process: state::child_id(ProcessId(0), 0),
+            parent: None,
+            name,
+            entry: None,
+            argument: Vec::new(),
+            ends: Vec::new(),
+            request: spec.request,
+            env: Vec::new(),
+            harness: Vec::new(),
+            time_limit: None,
+            rings: Vec::new(),
+        };
+        let process_env = spec
+            .process_env
+            .into_iter()
+            .map(|(name, value)| Variable { name: name.into_vec(), value: value.into_vec() });
+        let state = State::new(root, process_env.collect(), spec.wait);
+        let template = Template {
+            name: c_string(spec.image.path.as_os_str())?,
+            image: spec.image,
+            directory: c_string(spec.directory.as_os_str())?,
+            root_arguments: spec
+                .arguments
+                .iter()
+                .map(|argument| c_string(argument))
+                .collect::<Result<_, _>>()?,
+            root_env: spec.env.iter().map(|(name, value)| variable(name, value)).collect::<Result<_, _>>()?,
+            library_path: spec
+                .library_path
+                .map(|path| variable(OsStr::new("LD_LIBRARY_PATH"), &path))
+                .transpose()?,
+            root_harness: spec.harness,
+        };
+        Ok(Rc::new(RefCell::new(Service {
+            state,
+            spec: template,
+            to_scheduler,
+            output,
+            live: BTreeMap::new(),
+            rings: HashMap::new(),
+            events,
+            events_file,
+            free_slots: (0..PROCESSES_MAX).rev().collect(),
+            null,
+            tasks: Vec::new(),
+            over: Rc::new(Notify::new()),
+        })))
+    }
+
+    /// Does what the state wants done, until it wants nothing more.
+    fn run_effects(shared: &Shared) {
+        loop {
+            let effects = shared.borrow_mut().state.take_effects();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                Service::run_effect(shared, effect);
+            }
+        }
+        shared.borrow().over.notify_one();
+    }
+
+    fn run_effect(shared: &Shared, effect: Effect) {
+        let mut service = shared.borrow_mut();
+        match effect {
+            Effect::Tell { to, word, files } => {
+                if let Err(error) = service.tell(to, word, files) {
+                    service.state.on_violation(to, &format!("a word could not be sent: {error}"));
+                }
+            }
+            // Without a scheduler the job is ending; see `run_job`.
+            Effect::Schedule(word) => drop(service.to_scheduler.send(word)),
+            Effect::Kill(process) => service.kill(process),
+            Effect::FreeRing(ring) => drop(service.rings.remove(&ring)),
+            Effect::MakeRing { to, ring, capacity, sender } => service.make_ring(to, ring, capacity, sender),
+            Effect::Launch(launch) => {
+                drop(service);
+                Service::launch(shared, &launch);
+            }
+            Effect::Consult { holder, adoption } => {
+                drop(service);
+                Service::read(shared, holder);
+                shared.borrow_mut().state.on_adopt(adoption);
+            }
+        }
+    }
+
+    fn tell(&mut self, to: ProcessId, mut word: FromManager, files: Files) -> io::Result<()> {
+        let files = match files {
+            Files::None => Vec::new(),
+            Files::Doorbell(process) => vec![self.doorbell(process)?],
+            Files::Ring { ring, producer } => {
+                let Some((RingFiles { data, consumer }, capacity)) = self.rings.remove(&ring) else {
+                    return Ok(());
+                };
+                if let FromManager::Incoming(word) = &mut word {
+                    word.capacity = capacity as u64;
+                }
+                vec![segment::reopen_read_only(data.as_fd())?, consumer, self.doorbell(producer)?]
+            }
+        };
+        let Some(live) = self.live.get_mut(&to) else { return Ok(()) };
+        live.tell(&ToProcess { word: Some(word) }, files);
+        live.ring_event(self.events.word(live.slot as usize));
+        Ok(())
+    }
+
+    /// The doorbell of a process; of one that has ended, one that nobody hears.
+    fn doorbell(&self, process: ProcessId) -> io::Result<OwnedFd> {
+        match self.live.get(&process) {
+            Some(live) => live.doorbell.try_clone(),
+            None => segment::create(c"archean-doorbell", Doorbell::BYTES),
+        }
+    }
+
+    fn make_ring(&mut self, to: ProcessId, ring: u64, capacity: usize, sender: Option<EndId>) {
+        let word = Ring { ring, capacity: capacity as u64 };
+        let made = self.new_ring(ring, capacity).map(|files| {
+            if let Some(live) = self.live.get_mut(&to) {
+                live.tell(&ToProcess { word: Some(FromManager::Ring(word)) }, files);
+                live.ring_event(self.events.word(live.slot as usize));
+            }
+        });
+        if let Err(error) = made {
+            self.state.on_ring_failed(ring, sender, &error.to_string());
+        }
+    }
+
+    /// Makes a ring, and gives the files that its producer gets.
+    fn new_ring(&mut self, ring: u64, capacity: usize) -> io::Result<Vec<OwnedFd>> {
+        let files = RingFiles::create(capacity)?;
+        let given = vec![files.data.try_clone()?, segment::reopen_read_only(files.consumer.as_fd())?];
+        self.rings.insert(ring, (files, capacity));
+        Ok(given)
+    }
+
+    fn kill(&mut self, process: ProcessId) {
+        if let Some(live) = self.live.get(&process) {
+            // It can't fail: the process is a child of ours, and one that has ended is fine.
+            let _ = launch::kill(live.pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+
+    /// Takes in what a process has said; `false` when it will say nothing more.
+    fn read(shared: &Shared, process: ProcessId) -> bool {
+        let mut service = shared.borrow_mut();
+        let service = &mut *service;
+        let Some(live) = service.live.get_mut(&process) else { return false };
+        let mut words = Vec::new();
+        let result = live.read(&mut words);
+        for word in words {
+            if let Some(word) = word.word
+                && let Err(Malformed(what)) = service.state.on_word(process, word)
+            {
+                service.state.on_violation(process, &format!("a control message without a sensible {what}"));
+                return false;
+            }
+        }
+        match result {
+            Ok(open) => open,
+            Err(error) => {
+                service.state.on_violation(process, &error);
+                false
+            }
+        }
+    }
+
+    /// A process has ended.
+    fn on_ended(shared: &Shared, process: ProcessId, stderr_tail: String) {
+        // What it had said before its end still counts.
+        while Service::read(shared, process) {}
+        let mut service = shared.borrow_mut();
+        let Some(live) = service.live.remove(&process) else { return };
+        let (end, user, system, memory_max_bytes) = match launch::reap(live.pid) {
+            Ok(Some(reaped)) => (reaped.end, reaped.user, reaped.system, reaped.memory_max_bytes),
+            // Nobody else reaps our children; should it happen, the process has ended all the same.
+            _ => (
+                launch::End::Signalled { signal: libc::SIGKILL, core: false },
+                Duration::ZERO,
+                Duration::ZERO,
+                0,
+            ),
+        };
+        let usage = Usage { wall: live.started.elapsed(), user, system, memory_max_bytes };
+        service.free_slots.push(live.slot);
+        service.state.on_ended(process, end, usage, stderr_tail);
+        drop(service);
+        Service::run_effects(shared);
+    }
+
+    /// The job is over: ends what its processes have left behind, and waits for the last of their output.
+    async fn finish(shared: &Shared, end: Result<Exit, String>) -> Result<JobEnd, JobError> {
+        let left = orphans::kill_descendants(LAST_OUTPUT)
+            .map_err(|error| JobError::System { what: "ending orphans", error })?;
+        let deadline = tokio::time::Instant::now() + LAST_OUTPUT;
+        let tasks = std::mem::take(&mut shared.borrow_mut().tasks);
+        for task in tasks {
+            let abort = task.abort_handle();
+            if tokio::time::timeout_at(deadline, task).await.is_err() {
+                abort.abort();
+            }
+        }
+        let processes = shared.borrow().state.started();
+        end.map(|exit| JobEnd { exit, processes, left }).map_err(JobError::Root)
+    }
+}
+
+fn c_string(text: &OsStr) -> Result<CString, JobError> {
+    CString::new(text.as_bytes()).map_err(|_| JobError::Nul(text.to_string_lossy().into_owned()))
+}
+
+fn variable(name: &OsStr, value: &OsStr) -> Result<CString, JobError> {
+    let mut text = name.to_owned();
+    text.push("=");
+    text.push(value);
+    c_string(&text)
+}
