@@ -85,7 +85,9 @@ impl Config {
                 "env" => config.env = env(value)?,
                 "requirements" => config.request = requirements(value, text)?,
                 later @ ("cloud-scaling" | "cluster" | "tools") => {
-                    let text = format!("`{later}` is not supported yet; take it out, jobs run on this machine alone");
+                    let text = format!(
+                        "`{later}` is not supported yet; take it out, jobs run on this machine alone"
+                    );
                     return Err(Flaw::new(key.span(), text));
                 }
                 _ => return Err(unknown(key, "", "`args`, `[env]` and `[requirements]`")),
@@ -116,14 +118,18 @@ fn args(value: &Value<'_>) -> Result<Vec<String>, Flaw> {
 }
 
 fn env(value: &Value<'_>) -> Result<Vec<(String, String)>, Flaw> {
-    let entry = |(key, value): (&Spanned<_>, _)| {
-        let name: &str = key.get_ref();
-        match is_variable_name(name.as_bytes()) {
-            true => Ok((name.to_owned(), string(&format!("env.{name}"), value)?)),
-            false => Err(Flaw::new(key.span(), format!("`{}` in `[env]`: {VARIABLE_NAME}", name.escape_debug()))),
+    let mut variables = Vec::new();
+    for (key, value) in table("env", value)? {
+        let name = key.get_ref();
+        if !is_variable_name(name.as_bytes()) {
+            return Err(Flaw::new(
+                key.span(),
+                format!("`{}` in `[env]`: {VARIABLE_NAME}", name.escape_debug()),
+            ));
         }
-    };
-    table("env", value)?.iter().map(entry).collect()
+        variables.push((name.to_string(), string(&format!("env.{name}"), value)?));
+    }
+    Ok(variables)
 }
 
 fn requirements(value: &Value<'_>, text: &str) -> Result<Request, Flaw> {
@@ -190,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_read() {
-        let text = "args = ['-n', \"4\"]\n[env]\nA = 'b'\nC = ''\n[requirements]\ncores = '1/16'\nmemory = '8 MiB'";
+        let text =
+            "args = ['-n', \"4\"]\n[env]\nA = 'b'\nC = ''\n[requirements]\ncores = '1/16'\nmemory = '8 MiB'";
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let expected = Config {
             args: vec!["-n".into(), "4".into()],
@@ -226,8 +233,14 @@ mod tests {
                 "[requirements]\ngpu = 1",
                 "2:1: unknown key `requirements.gpu`; allowed here: `cores` and `memory`",
             ),
-            ("requirements.cores = true", "1:22: `requirements.cores` must be a string or a number, not a boolean"),
-            ("[cluster]\nx = 1", "1:2: `cluster` is not supported yet; take it out, jobs run on this machine alone"),
+            (
+                "requirements.cores = true",
+                "1:22: `requirements.cores` must be a string or a number, not a boolean",
+            ),
+            (
+                "[cluster]\nx = 1",
+                "1:2: `cluster` is not supported yet; take it out, jobs run on this machine alone",
+            ),
             ("[[tools]]", "1:3: `tools` is not supported yet; take it out, jobs run on this machine alone"),
         ] {
             let found = complaint(text);

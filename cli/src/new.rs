@@ -70,11 +70,64 @@ fn make(parent: &Path, name: &str) -> Result<(), NewError> {
 
 /// Names that can't be those of a crate: Rust's keywords, and crates and folders that would be mistaken for it.
 const TAKEN: [&str; 58] = [
-    "abstract", "alloc", "archean", "as", "async", "await", "become", "box", "break", "build", "const", "continue",
-    "core", "crate", "deps", "do", "dyn", "else", "enum", "examples", "extern", "false", "final", "fn", "for", "gen",
-    "if", "impl", "in", "incremental", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv",
-    "proc-macro", "pub", "ref", "return", "self", "Self", "static", "std", "struct", "super", "test", "trait", "true",
-    "try", "type", "unsafe", "use", "where", "while",
+    "abstract",
+    "alloc",
+    "archean",
+    "as",
+    "async",
+    "await",
+    "become",
+    "box",
+    "break",
+    "build",
+    "const",
+    "continue",
+    "core",
+    "crate",
+    "deps",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "examples",
+    "extern",
+    "false",
+    "final",
+    "fn",
+    "for",
+    "gen",
+    "if",
+    "impl",
+    "in",
+    "incremental",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "override",
+    "priv",
+    "proc-macro",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "Self",
+    "static",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "unsafe",
+    "use",
+    "where",
+    "while",
 ];
 
 fn is_crate_name(name: &str) -> bool {
@@ -118,15 +171,13 @@ fn dependency() -> String {
 
 const PROGRAM: &str = r#"//! Adds up squares in a process of its own.
 
-use std::error::Error;
-
 use archean::Receiver;
 
 #[archean::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), archean::Error> {
     // The ends of a channel are values: this one goes to the new process with its arguments.
     let (mut numbers, inbox) = archean::channel::<u64>();
-    let adder = archean::spawn(sum_of_squares, (inbox,)).await?;
+    let adder = archean::spawn(sum_of_squares, inbox).await?;
     for number in 1..=10 {
         numbers.send(number).await?;
     }

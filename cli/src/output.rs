@@ -159,13 +159,7 @@ mod tests {
     use super::*;
 
     fn root(text: &str) -> Output {
-        Output {
-            name: "root".into(),
-            is_root: true,
-            is_stderr: false,
-            bytes: text.into(),
-            continues: false,
-        }
+        Output { name: "root".into(), is_root: true, is_stderr: false, bytes: text.into(), continues: false }
     }
 
     fn cell(text: &str) -> Output {

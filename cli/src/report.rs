@@ -147,7 +147,7 @@ mod tests {
             stderr_tail: String::new(),
             cause: None,
         };
-        Outcome { end: Some(JobEnd { exit, processes: 3 }), reason, is_mid_line: false }
+        Outcome { end: Some(JobEnd { exit, processes: 3, left: 0 }), reason, is_mid_line: false }
     }
 
     #[test]
@@ -168,7 +168,9 @@ mod tests {
         let mut follower = outcome(Ending::Exited { code: 3 }, None);
         let cause = Cause { process: ProcessId(2), name: "cell".into(), ending: Ending::Returned };
         follower.end.as_mut().unwrap().exit.cause = Some(cause);
-        assert!(remark(&follower).unwrap().ends_with("first cause: process cell (0000000000000002) returned"));
+        assert!(
+            remark(&follower).unwrap().ends_with("first cause: process cell (0000000000000002) returned")
+        );
     }
 
     #[test]

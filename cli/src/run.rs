@@ -6,21 +6,21 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
-    io,
+    io, iter,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    pin::pin,
     process::ExitCode,
     time::Duration,
 };
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use manager::{Image, JobEnd, JobError, JobSpec, Stop, image::Flaw, image::ImageError, orphans::kill_descendants};
+use manager::{
+    Image, JobEnd, JobError, JobSpec, Stop, image::Flaw, image::ImageError, orphans::kill_descendants,
+};
 use protocol::resources::{Cores, Memory, Request};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
-    runtime,
-    select,
+    net::unix::pipe,
+    runtime, select,
     signal::unix::{SignalKind, signal},
     sync::mpsc::{self, UnboundedSender, unbounded_channel},
     task::{LocalSet, spawn_local},
@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// At the end, write one line of JSON about the job to standard error
     #[arg(long)]
     json: bool,
+    /// The program is a test binary, and only the test's own output counts
+    #[arg(long, hide = true)]
+    harness: bool,
     /// The program, as a path or a name in PATH, and its arguments
     // The first value ends the options of `run`, so that those of the program can't be mistaken for them.
     #[arg(value_names = ["PROGRAM", "ARGS"], required = true, num_args = 1.., trailing_var_arg = true)]
@@ -93,6 +96,7 @@ pub(crate) struct Options {
     process_env: Vec<(OsString, OsString)>,
     request: Request,
     wait: bool,
+    is_harness: bool,
     is_json: bool,
 }
 
@@ -113,8 +117,8 @@ pub(crate) enum RunError {
     Directory(io::Error),
     #[error("the launcher can't be set up: {doing}: {error}")]
     Launcher { doing: &'static str, error: io::Error },
-    #[error("the job failed")]
-    Job(#[source] JobError),
+    #[error(transparent)]
+    Job(JobError),
 }
 
 impl RunError {
@@ -158,6 +162,7 @@ fn prepare(args: Args) -> Result<(PathBuf, Vec<OsString>, Options), RunError> {
             memory: args.memory.unwrap_or(config.request.memory),
         },
         wait: args.wait,
+        is_harness: args.harness,
         is_json: args.json,
     };
     Ok((find(program)?, arguments, options))
@@ -205,7 +210,7 @@ fn launch(image: Image, arguments: Vec<OsString>, options: Options) -> Result<Ou
         library_path: env::var_os("LD_LIBRARY_PATH"),
         request: options.request,
         wait: options.wait,
-        harness: false,
+        harness: options.is_harness,
     };
     let launcher = watchdog::split().map_err(setup("splitting off the watchdog"))?;
     let runtime =
@@ -237,7 +242,8 @@ impl Reason {
     const fn stop(&self) -> Stop {
         match self {
             Reason::Signal(libc::SIGINT) => Stop::Interrupt,
-            _ => Stop::Terminate,
+            Reason::Signal(libc::SIGHUP) | Reason::Output(_) | Reason::Unwatched => Stop::HangUp,
+            Reason::Signal(_) => Stop::Terminate,
         }
     }
 }
@@ -253,9 +259,8 @@ async fn supervise(spec: JobSpec, launcher: Launcher) -> Result<Outcome, RunErro
     listen(&stops).map_err(setup("listening to signals"))?;
     let on_failure = move |error| drop(stops.send(Reason::Output(error)));
     let writer = output::start(on_failure).map_err(setup("starting the output's thread"))?;
-    let watchdog = AsyncFd::with_interest(launcher.parent_gone, Interest::READABLE)
-        .map_err(setup("watching the watchdog"))?;
-    let mut unwatched = pin!(async { drop(watchdog.readable().await) });
+    let watchdog =
+        pipe::Receiver::from_owned_fd(launcher.parent_gone).map_err(setup("watching the watchdog"))?;
     let (to_scheduler, inbox) = unbounded_channel();
     let (outbox, from_scheduler) = unbounded_channel();
     spawn_local(scheduler::run(inbox, outbox));
@@ -265,7 +270,8 @@ async fn supervise(spec: JobSpec, launcher: Launcher) -> Result<Outcome, RunErro
     let mut reason = None;
     let end = select! {
         end = &mut job => Some(end),
-        () = &mut unwatched => {
+        // Nothing is ever written to this pipe: it is readable at its end only, and stays so.
+        _ = watchdog.readable() => {
             reason = Some(Reason::Unwatched);
             None
         }
@@ -275,7 +281,7 @@ async fn supervise(spec: JobSpec, launcher: Launcher) -> Result<Outcome, RunErro
             reason = Some(first);
             select! {
                 end = &mut job => Some(end),
-                () = &mut unwatched => None,
+                _ = watchdog.readable() => None,
                 () = sleep(STOP_LIMIT) => None,
             }
         }
@@ -289,14 +295,16 @@ async fn supervise(spec: JobSpec, launcher: Launcher) -> Result<Outcome, RunErro
     }
     let is_mid_line = select! {
         is_mid_line = writer.finished => is_mid_line.unwrap_or(false),
-        () = &mut unwatched => false,
+        _ = watchdog.readable() => false,
         () = sleep(FLUSH_LIMIT), if reason.is_some() => false,
         Some(first) = stopped.recv(), if reason.is_none() => {
             reason = Some(first);
             false
         }
     };
-    let reason = reason.or_else(|| stopped.try_recv().ok());
+    // When a terminal is closed, a write may fail before the signal comes; the signal says more.
+    let reasons = reason.into_iter().chain(iter::from_fn(|| stopped.try_recv().ok()));
+    let reason = reasons.min_by_key(|reason| !matches!(reason, Reason::Signal(_)));
     Ok(Outcome { end: end.transpose().map_err(RunError::Job)?, reason, is_mid_line })
 }
 

@@ -41,7 +41,9 @@ const STOP_SIGNALS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc:
 pub(crate) fn split() -> io::Result<Launcher> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
-        return Err(io::Error::other(format!("only a process with one thread can split, this one has {threads}")));
+        return Err(io::Error::other(format!(
+            "only a process with one thread can split, this one has {threads}"
+        )));
     }
     become_subreaper()?;
     let (reader, writer) = io::pipe()?;
@@ -90,19 +92,19 @@ fn is_ignored(signal: i32) -> bool {
 /// Waits for the launcher's end and passes signals on to it. Returns the exit code.
 fn watch(launcher: i32, signals: &libc::sigset_t) -> i32 {
     loop {
-        // SAFETY: a C struct of integers, for which zero is a value.
-        let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+        let mut signal = 0;
         // SAFETY: both are live values of the types that the call reads and writes.
-        match unsafe { libc::sigwaitinfo(signals, &raw mut info) } {
-            libc::SIGCHLD => {
-                if let Some(code) = ended(launcher) {
-                    return code;
-                }
+        if unsafe { libc::sigwait(signals, &raw mut signal) } != 0 {
+            continue;
+        }
+        if signal == libc::SIGCHLD {
+            if let Some(code) = ended(launcher) {
+                return code;
             }
-            // A terminal sends its signals to both halves; what a process sends may have come to this one alone.
+        } else {
+            // It may have come to this half alone. If it came to both, the launcher passes over the second.
             // SAFETY: the call takes two integers; the launcher is not reaped yet, so its id is its own.
-            signal if signal > 0 && info.si_code <= 0 => drop(unsafe { libc::kill(launcher, signal) }),
-            _ => {}
+            unsafe { libc::kill(launcher, signal) };
         }
     }
 }

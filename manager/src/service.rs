@@ -51,7 +51,7 @@ use crate::{
     launch, orphans,
     state::{self, Effect, Files, State},
 };
-use processes::Live;
+use processes::{Live, Rest};
 
 /// What to run.
 #[derive(Debug)]
@@ -166,7 +166,8 @@ pub async fn run_job(
     Service::run_effects(&service);
     let over = service.borrow().over.clone();
     loop {
-        if let Some(end) = service.borrow_mut().state.over() {
+        let end = service.borrow_mut().state.take_end();
+        if let Some(end) = end {
             return Service::finish(&service, end).await;
         }
         tokio::select! {
@@ -292,7 +293,10 @@ impl Service {
                 Service::run_effect(shared, effect);
             }
         }
-        shared.borrow().over.notify_one();
+        let service = shared.borrow();
+        if service.state.is_over() {
+            service.over.notify_one();
+        }
     }
 
     fn run_effect(shared: &Shared, effect: Effect) {
@@ -376,11 +380,11 @@ impl Service {
         }
     }
 
-    /// Takes in what a process has said; `false` when it will say nothing more.
-    fn read(shared: &Shared, process: ProcessId) -> bool {
+    /// Takes in what a process has said.
+    fn read(shared: &Shared, process: ProcessId) -> Rest {
         let mut service = shared.borrow_mut();
         let service = &mut *service;
-        let Some(live) = service.live.get_mut(&process) else { return false };
+        let Some(live) = service.live.get_mut(&process) else { return Rest::None };
         let mut words = Vec::new();
         let result = live.read(&mut words);
         for word in words {
@@ -388,14 +392,14 @@ impl Service {
                 && let Err(Malformed(what)) = service.state.on_word(process, word)
             {
                 service.state.on_violation(process, &format!("a control message without a sensible {what}"));
-                return false;
+                return Rest::None;
             }
         }
         match result {
-            Ok(open) => open,
+            Ok(rest) => rest,
             Err(error) => {
                 service.state.on_violation(process, &error);
-                false
+                Rest::None
             }
         }
     }
@@ -403,7 +407,7 @@ impl Service {
     /// A process has ended.
     fn on_ended(shared: &Shared, process: ProcessId, stderr_tail: String) {
         // What it had said before its end still counts.
-        while Service::read(shared, process) {}
+        while Service::read(shared, process) == Rest::Now {}
         let mut service = shared.borrow_mut();
         let Some(live) = service.live.remove(&process) else { return };
         let (end, user, system, memory_max_bytes) = match launch::reap(live.pid) {

@@ -161,14 +161,19 @@ impl State {
     }
 
     /// How the root ended, or why it was not started, once no process is left.
-    pub(crate) fn over(&mut self) -> Option<Result<Exit, String>> {
-        if !self.processes.is_empty() {
+    pub(crate) fn take_end(&mut self) -> Option<Result<Exit, String>> {
+        if !self.is_over() {
             return None;
         }
         match self.root_refused.take() {
             Some(refused) => Some(Err(refused)),
             None => self.root_exit.take().map(Ok),
         }
+    }
+
+    /// Whether no process is left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.processes.is_empty()
     }
 
     /// How many processes were started.

@@ -16,7 +16,7 @@ use protocol::{
 
 /// Something other than a frame that can hold ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Package {
+pub(crate) enum Package {
     /// The arguments of a process that does not run yet.
     Arguments(ProcessId),
     /// The result of a process.
@@ -25,7 +25,7 @@ pub enum Package {
 
 /// What has to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Tell a sender's process that its receiver is there, in that process.
     Paired { to: ProcessId, sender: EndId, receiver_in: ProcessId },
     /// Hand a sender's ring to its receiver's process.
@@ -40,11 +40,11 @@ pub enum Effect {
 
 /// An end is not where it would have to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotHeld {
+pub(crate) struct NotHeld {
     /// Which.
-    pub end: EndId,
+    pub(crate) end: EndId,
     /// The process that holds it as far as is known. It may have said otherwise already, on its own socket.
-    pub holder: Option<ProcessId>,
+    pub(crate) holder: Option<ProcessId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -82,7 +82,7 @@ struct Channel {
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct Wiring {
+pub(crate) struct Wiring {
     ends: BTreeMap<EndId, End>,
     channels: BTreeMap<EndId, Channel>,
     held: BTreeMap<Holder, BTreeSet<EndId>>,
@@ -90,7 +90,7 @@ pub struct Wiring {
 
 impl Wiring {
     /// A process has made a channel.
-    pub fn on_declare(&mut self, process: ProcessId, receiver: EndId, sender: EndId) {
+    pub(crate) fn on_declare(&mut self, process: ProcessId, receiver: EndId, sender: EndId) {
         let fresh = |end| !self.ends.contains_key(&end) && !self.channels.contains_key(&end);
         if receiver == sender || !fresh(receiver) || !fresh(sender) {
             return;
@@ -101,7 +101,7 @@ impl Wiring {
     }
 
     /// A process has cloned a sender.
-    pub fn on_clone(&mut self, process: ProcessId, sender: EndId, clone: EndId) {
+    pub(crate) fn on_clone(&mut self, process: ProcessId, sender: EndId, clone: EndId) {
         let Some(channel) = self.held_by(process, sender).map(|end| end.channel) else { return };
         if channel == sender || self.ends.contains_key(&clone) || self.channels.contains_key(&clone) {
             return;
@@ -113,7 +113,7 @@ impl Wiring {
     }
 
     /// A process writes `ring` through a sender.
-    pub fn on_open_sender(
+    pub(crate) fn on_open_sender(
         &mut self,
         process: ProcessId,
         sender: EndId,
@@ -141,7 +141,7 @@ impl Wiring {
     }
 
     /// A process reads a receiver.
-    pub fn on_open_receiver(&mut self, process: ProcessId, receiver: EndId, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_open_receiver(&mut self, process: ProcessId, receiver: EndId, effects: &mut Vec<Effect>) {
         match self.held_by(process, receiver) {
             Some(end) if !end.open && end.channel == receiver => end.open = true,
             _ => {
@@ -172,7 +172,7 @@ impl Wiring {
     }
 
     /// A process has dropped an end, or given it up.
-    pub fn on_close(&mut self, process: ProcessId, end: EndId, over: Over, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_close(&mut self, process: ProcessId, end: EndId, over: Over, effects: &mut Vec<Effect>) {
         if self.held_by(process, end).is_some() {
             self.finish(vec![(end, over)], effects);
         }
@@ -180,7 +180,7 @@ impl Wiring {
 
     /// A process is about to send ends through `via`. Those that it does not hold, or has used, stay where they
     /// are.
-    pub fn on_transfer(&mut self, process: ProcessId, via: EndId, ends: &[EndId], effects: &mut Vec<Effect>) {
+    pub(crate) fn on_transfer(&mut self, process: ProcessId, via: EndId, ends: &[EndId], effects: &mut Vec<Effect>) {
         let Some(channel) = self.held_by(process, via).map(|end| end.channel) else { return };
         let lost = self.channels.get(&channel).is_none_or(|channel| channel.receiver_over.is_some());
         for end in ends.iter().copied() {
@@ -213,7 +213,7 @@ impl Wiring {
     /// # Errors
     /// [`NotHeld`] for the first end that is not on its way to that process. If there is another holder, it has
     /// said so already on its own socket, if it was honest: read that, and ask again.
-    pub fn on_adopt(&mut self, process: ProcessId, ends: &[EndId]) -> Result<(), NotHeld> {
+    pub(crate) fn on_adopt(&mut self, process: ProcessId, ends: &[EndId]) -> Result<(), NotHeld> {
         for end in ends {
             match self.ends.get(end).map(|end| end.holder) {
                 Some(Holder::InFlight(channel)) if self.held_by(process, channel).is_some() => {
@@ -231,7 +231,7 @@ impl Wiring {
     ///
     /// # Errors
     /// As for [`on_adopt`](Self::on_adopt).
-    pub fn on_discard(
+    pub(crate) fn on_discard(
         &mut self,
         process: ProcessId,
         ends: &[EndId],
@@ -246,7 +246,7 @@ impl Wiring {
     ///
     /// # Errors
     /// [`NotHeld`] for the first end that the process does not hold, or has used; then none has moved.
-    pub fn pack(&mut self, process: ProcessId, ends: &[EndId], package: Package) -> Result<(), NotHeld> {
+    pub(crate) fn pack(&mut self, process: ProcessId, ends: &[EndId], package: Package) -> Result<(), NotHeld> {
         let distinct: BTreeSet<EndId> = ends.iter().copied().collect();
         if let Some(end) = distinct.iter().copied().find(|end| !self.can_move(process, *end)) {
             return Err(NotHeld { end, holder: None });
@@ -256,29 +256,30 @@ impl Wiring {
     }
 
     /// Gives what is in a package to a process.
-    pub fn unpack(&mut self, package: Package, process: ProcessId) {
+    pub(crate) fn unpack(&mut self, package: Package, process: ProcessId) {
         for end in self.held.get(&Holder::Package(package)).cloned().unwrap_or_default() {
             self.hand(end, Holder::Process(process));
         }
     }
 
     /// Nobody will open that package.
-    pub fn on_package_lost(&mut self, package: Package, over: &Over, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_package_lost(&mut self, package: Package, over: &Over, effects: &mut Vec<Effect>) {
         self.finish_all_of(Holder::Package(package), over, effects);
     }
 
     /// A process has ended; all that it said before was taken in.
-    pub fn on_death(&mut self, cause: &Cause, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_death(&mut self, cause: &Cause, effects: &mut Vec<Effect>) {
         self.finish_all_of(Holder::Process(cause.process), &Over::Died(cause.clone()), effects);
     }
 
     /// How many ends there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
     /// Whether nothing is known of any channel.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty() && self.channels.is_empty() && self.held.is_empty()
     }
 

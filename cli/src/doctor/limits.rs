@@ -133,7 +133,10 @@ fn mount_of<'a>(line: &'a str, controllers: &str) -> Option<(&'a str, &'a str)> 
     let options = back.nth(1)?;
     let is_it = match controllers {
         "" => kind == "cgroup2",
-        _ => kind == "cgroup" && controllers.split(',').all(|one| options.split(',').any(|option| option == one)),
+        _ => {
+            kind == "cgroup"
+                && controllers.split(',').all(|one| options.split(',').any(|option| option == one))
+        }
     };
     let mut fields = front.split(' ').skip(3);
     is_it.then_some((fields.next()?, fields.next()?))

@@ -52,9 +52,12 @@ unsafe fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
 fn kernel() -> Finding {
     match fs::read_to_string("/proc/sys/kernel/osrelease") {
         Ok(release) => Finding::ok("kernel", Need::Needed, format!("Linux {}", release.trim())),
-        Err(error) => {
-            Finding::limited("kernel", Need::Useful, error.to_string(), "its version can't be read; mount /proc")
-        }
+        Err(error) => Finding::limited(
+            "kernel",
+            Need::Useful,
+            error.to_string(),
+            "its version can't be read; mount /proc",
+        ),
     }
 }
 
@@ -149,11 +152,9 @@ fn close_range() -> Finding {
 }
 
 fn proc() -> Finding {
-    let tried = fs::read_to_string("/proc/self/stat").and_then(|stat| {
-        match stat.split_once(' ') {
-            Some((pid, _)) if pid.parse() == Ok(process::id()) => Ok(()),
-            _ => Err(io::Error::other("it belongs to another pid namespace")),
-        }
+    let tried = fs::read_to_string("/proc/self/stat").and_then(|stat| match stat.split_once(' ') {
+        Some((pid, _)) if pid.parse() == Ok(process::id()) => Ok(()),
+        _ => Err(io::Error::other("it belongs to another pid namespace")),
     });
     let advice = "processes that are left behind can't be found; mount /proc in this pid namespace";
     finding("/proc", Need::Needed, tried, advice)
@@ -184,8 +185,10 @@ fn in_own_user_namespace() -> io::Result<()> {
     let child = check(unsafe { libc::fork() }.into())? as i32;
     if child == 0 {
         // SAFETY: both calls take one integer.
-        let is_entered = unsafe { libc::unshare(libc::CLONE_NEWUSER) == 0 && libc::unshare(libc::CLONE_NEWNS) == 0 };
-        let code = if is_entered { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) };
+        let is_entered =
+            unsafe { libc::unshare(libc::CLONE_NEWUSER) == 0 && libc::unshare(libc::CLONE_NEWNS) == 0 };
+        let code =
+            if is_entered { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM) };
         // SAFETY: the call takes one integer and does not return.
         unsafe { libc::_exit(code) }
     }
@@ -230,9 +233,8 @@ const SCOPED_VERSION: libc::c_long = 6;
 fn seccomp() -> Finding {
     let action = libc::SECCOMP_RET_USER_NOTIF;
     // SAFETY: the call reads one live integer.
-    let tried = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)
-    };
+    let tried =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
     let advice = "processes can't be kept from system calls; take a kernel with CONFIG_SECCOMP_FILTER";
     finding("seccomp", Need::Later, check(tried).map(drop), advice)
 }
@@ -257,7 +259,14 @@ mod tests {
         for probed in [proc(), kernel(), memory_files()] {
             assert_eq!(probed.status, Status::Ok, "{}: {}", probed.name, probed.found);
         }
-        let own = in_own_user_namespace();
-        assert!(own.is_ok() || own.unwrap_err().raw_os_error().is_some());
+    }
+
+    #[test]
+    fn a_probe_leaves_this_process_where_it_is() {
+        let namespaces =
+            || ["user", "mnt"].map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap());
+        let before = namespaces();
+        let probed = user_namespaces();
+        assert_eq!(namespaces(), before, "{probed:?}");
     }
 }

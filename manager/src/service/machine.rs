@@ -34,7 +34,7 @@ fn memory_bytes() -> u64 {
 ///
 /// # Errors
 /// An error of the system calls.
-pub fn raise_descriptor_limit() -> io::Result<()> {
+pub(super) fn raise_descriptor_limit() -> io::Result<()> {
     let limit = descriptor_limit()?;
     let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
     // SAFETY: the struct outlives the call.

@@ -41,6 +41,17 @@ struct Outgoing {
     files: Vec<OwnedFd>,
 }
 
+/// What else a process will say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// More may be there already.
+    Now,
+    /// Nothing has come yet.
+    Later,
+    /// Nothing more will come.
+    None,
+}
+
 /// How many times a process's socket is read before others have their turn.
 const READS: usize = 16;
 
@@ -81,22 +92,22 @@ impl Live {
         park::wake(word);
     }
 
-    /// Reads messages; `Ok(false)` when nothing more has come or will come, `Ok(true)` when there may be more.
-    pub(super) fn read(&mut self, messages: &mut Vec<ToManager>) -> Result<bool, String> {
+    /// Reads messages.
+    pub(super) fn read(&mut self, messages: &mut Vec<ToManager>) -> Result<Rest, String> {
         let mut buffer = [0; 64 << 10];
         for _ in 0..READS {
             // Processes have no descriptors to give; those that come are closed at once.
             match self.socket.get_ref().read(&mut buffer, &mut Vec::new()) {
-                Ok(0) => return Ok(false),
+                Ok(0) => return Ok(Rest::None),
                 Ok(read) => self.framing.feed(&buffer[..read], []),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Rest::Later),
                 Err(error) => return Err(format!("its control socket failed: {error}")),
             }
             while let Some((message, _)) = self.framing.take().map_err(|error| error.to_string())? {
                 messages.push(message);
             }
         }
-        Ok(true)
+        Ok(Rest::Now)
     }
 }
 
@@ -259,18 +270,12 @@ impl Service {
 
 async fn read_control(shared: Shared, process: ProcessId, socket: Rc<AsyncFd<Socket>>) {
     while let Ok(mut ready) = socket.readable().await {
-        let more = Service::read(&shared, process);
+        let rest = Service::read(&shared, process);
         Service::run_effects(&shared);
-        if !shared.borrow().live.contains_key(&process) {
-            return;
-        }
-        if more {
-            tokio::task::yield_now().await;
-        } else {
-            ready.clear_ready();
-            if ready.ready().is_read_closed() {
-                return;
-            }
+        match rest {
+            Rest::Now => tokio::task::yield_now().await,
+            Rest::Later => ready.clear_ready(),
+            Rest::None => return,
         }
     }
 }

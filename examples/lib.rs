@@ -1,0 +1,1 @@
+//! Programs that use only the SDK; each is a file beside this one.
