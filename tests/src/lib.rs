@@ -1,1 +1,32 @@
+//! What the tests of whole jobs have in common.
+//!
+//! Most tests are jobs themselves (`#[archean::test]`). Those that look at a job from outside run `victim`.
 
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// `archean run` with a program that lies beside it, and nothing to read.
+pub fn run(program: &str, arguments: &[&str]) -> Command {
+    let archean = Path::new(program).with_file_name("archean");
+    assert!(archean.is_file(), "{} is not there: `cargo build -p cli` first", archean.display());
+    let mut command = Command::new(archean);
+    command.args(["run", program]).args(arguments).stdin(Stdio::null()).env_remove("LD_LIBRARY_PATH");
+    command
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it has not become so for a long time.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    const LONG: Duration = Duration::from_secs(30);
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < LONG, "not so after {LONG:?}: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}

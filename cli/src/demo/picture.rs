@@ -63,7 +63,8 @@ fn write_cells<R: AsRef<[u64]>>(
         let bytes: Vec<u8> = bytes.take(size.width.div_ceil(8) as usize).collect();
         stream.write_all(&bytes)?;
     }
-    Ok(stream.finish()?)
+    stream.finish()?;
+    Ok(writer.finish()?)
 }
 
 /// One byte a pixel, each for `scale` x `scale` cells, or what is left of them at the right and the lower edge.
@@ -95,7 +96,8 @@ fn write_greys<R: AsRef<[u64]>>(
         });
         stream.write_all(&greys.collect::<Vec<_>>())?;
     }
-    Ok(stream.finish()?)
+    stream.finish()?;
+    Ok(writer.finish()?)
 }
 
 /// How many cells of a range of columns are alive.
@@ -220,6 +222,16 @@ mod tests {
         let error = write_png(Path::new("/proc/no/board.png"), size, Strip::new(3, 3).rows()).unwrap_err();
         assert!(error.to_string().contains("/proc/no/board.png"), "{error}");
         assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_is_told() {
+        for side in [3, 4097] {
+            let size = BoardSize { width: side, height: 3 };
+            let rows = Strip::new(side, 3);
+            let error = write_png(Path::new("/dev/full"), size, rows.rows()).unwrap_err();
+            assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{side}");
+        }
     }
 
     #[test]

@@ -84,6 +84,18 @@ impl Strip {
         self.cells[y * self.stride + x / 64] |= 1 << (x % 64);
     }
 
+    /// Gives a row the cells in `words`, one bit a cell.
+    ///
+    /// # Panics
+    /// Panics when there is no such row, or too few words for it, and between the two steps of a generation.
+    pub(crate) fn set_row(&mut self, y: u32, words: impl IntoIterator<Item = u64>) {
+        assert!(!self.inner_done, "a row was set in the middle of a generation");
+        let row = &mut self.cells[y as usize * self.stride..][..self.row_words];
+        let mut words = words.into_iter();
+        row.fill_with(|| words.next().expect("as many words as a row has"));
+        row[self.row_words - 1] &= kernel::last_word_mask(self.width);
+    }
+
     /// One row.
     ///
     /// # Panics
@@ -111,7 +123,7 @@ impl Strip {
     ///
     /// # Errors
     /// [`BorderError`] when it is not as long as the strip's own rows.
-    pub(crate) fn set_above(&mut self, row: &[u64]) -> Result<(), BorderError> {
+    pub(crate) fn set_above(&mut self, row: impl ExactSizeIterator<Item = u64>) -> Result<(), BorderError> {
         copy_border(row, &mut self.above, self.width)
     }
 
@@ -119,8 +131,15 @@ impl Strip {
     ///
     /// # Errors
     /// [`BorderError`] when it is not as long as the strip's own rows.
-    pub(crate) fn set_below(&mut self, row: &[u64]) -> Result<(), BorderError> {
+    pub(crate) fn set_below(&mut self, row: impl ExactSizeIterator<Item = u64>) -> Result<(), BorderError> {
         copy_border(row, &mut self.below, self.width)
+    }
+
+    /// Makes the strip its own neighbour above and below: it is the whole board.
+    pub(crate) fn wrap(&mut self) {
+        let last = (self.height - 1) * self.stride;
+        self.above.copy_from_slice(&self.cells[last..]);
+        self.below.copy_from_slice(&self.cells[..self.stride]);
     }
 
     /// The first half of a generation: all rows but the first and the last.
@@ -172,12 +191,16 @@ impl Strip {
 }
 
 /// Bits beyond the width are cleared: a neighbour that sets them must not add cells to this strip.
-fn copy_border(row: &[u64], border: &mut [u64], width: usize) -> Result<(), BorderError> {
+fn copy_border(
+    row: impl ExactSizeIterator<Item = u64>,
+    border: &mut [u64],
+    width: usize,
+) -> Result<(), BorderError> {
     let expected = width.div_ceil(64);
     if row.len() != expected {
         return Err(BorderError { found: row.len(), expected });
     }
-    border[..expected].copy_from_slice(row);
+    border.iter_mut().zip(row).for_each(|(word, received)| *word = received);
     border[expected - 1] &= kernel::last_word_mask(width);
     Ok(())
 }

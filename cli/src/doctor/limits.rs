@@ -44,14 +44,12 @@ fn open_files() -> Finding {
     let (soft, hard) = limit(&limits, "Max open files").unwrap_or_default();
     let fit = manager::capacity().processes;
     let found = format!("{soft} (at most {hard}): room for {fit} processes, {FDS_PER_PROCESS} files each");
-    match fit {
-        PROCESSES_MAX.. => Finding::ok("open files", Need::Needed, found),
-        0 => Finding::missing("open files", Need::Needed, found, OPEN_FILES),
-        _ => Finding::limited("open files", Need::Useful, found, OPEN_FILES),
+    if fit >= PROCESSES_MAX {
+        return Finding::ok("open files", Need::Useful, found);
     }
+    let advice = "more processes wait for a place; raise `ulimit -Hn`, or LimitNOFILE of the service";
+    Finding::limited("open files", Need::Useful, found, advice)
 }
-
-const OPEN_FILES: &str = "more processes wait for a place; raise `ulimit -Hn`, or LimitNOFILE of the service";
 
 /// The soft and the hard value of a limit, as `/proc/self/limits` has them.
 fn limit<'a>(limits: &'a str, name: &str) -> Option<(&'a str, &'a str)> {

@@ -5,9 +5,7 @@ use super::*;
 impl Strip {
     /// One generation of a strip that is a whole board.
     pub(crate) fn step_as_board(&mut self) {
-        let (above, below) = (self.last_row().to_vec(), self.first_row().to_vec());
-        self.set_above(&above).unwrap();
-        self.set_below(&below).unwrap();
+        self.wrap();
         self.step_inner();
         self.step_edges();
     }
@@ -53,8 +51,8 @@ fn step(strips: &mut [Strip]) {
     let count = strips.len();
     for (i, strip) in strips.iter_mut().enumerate() {
         strip.step_inner();
-        strip.set_above(&borders[(i + count - 1) % count].1).unwrap();
-        strip.set_below(&borders[(i + 1) % count].0).unwrap();
+        strip.set_above(borders[(i + count - 1) % count].1.iter().copied()).unwrap();
+        strip.set_below(borders[(i + 1) % count].0.iter().copied()).unwrap();
         strip.step_edges();
     }
 }
@@ -99,18 +97,25 @@ fn the_smallest_boards_wrap_on_both_axes() {
 #[test]
 fn a_border_of_another_board_is_refused() {
     let mut strip = Strip::new(65, 2);
-    assert_eq!(strip.set_above(&[1]), Err(BorderError { found: 1, expected: 2 }));
-    assert_eq!(strip.set_below(&[1, 1, 1]), Err(BorderError { found: 3, expected: 2 }));
+    assert_eq!(strip.set_above([1].into_iter()), Err(BorderError { found: 1, expected: 2 }));
+    assert_eq!(strip.set_below([1, 1, 1].into_iter()), Err(BorderError { found: 3, expected: 2 }));
 }
 
 #[test]
 fn bits_beyond_the_width_of_a_border_are_no_cells() {
     let mut strip = Strip::new(65, 1);
-    strip.set_above(&[0, !1]).unwrap();
-    strip.set_below(&[0, !1]).unwrap();
+    strip.set_above([0, !1].into_iter()).unwrap();
+    strip.set_below([0, !1].into_iter()).unwrap();
     strip.step_inner();
     strip.step_edges();
     assert_eq!(strip.population(), 0);
+}
+
+#[test]
+fn a_row_takes_its_words_and_no_more() {
+    let mut strip = Strip::new(65, 2);
+    strip.set_row(1, [5, !0, !0]);
+    assert_eq!(strip.rows().collect::<Vec<_>>(), [&[0, 0], &[5, 1]]);
 }
 
 #[test]
