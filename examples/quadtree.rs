@@ -4,8 +4,7 @@
 use archean::{Child, Failure, Receiver, Sender};
 
 const WORLD: i32 = 1024;
-/// A cell with more entities splits; one with fewer than half as many merges.
-const CROWD: u32 = 64;
+const CROWD: u32 = 64; // A cell with more entities splits; one with fewer than half as many merges.
 
 #[archean::data]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,22 +24,21 @@ impl Entity {
     }
 }
 
-/// What a cell tells its parent after each tick.
+type Swarm = Vec<Entity>;
+type Held = Result<Swarm, Failure>;
+
 #[archean::data]
 struct Report {
-    left: Vec<Entity>,
+    left: Swarm,
     entities: u32,
     cells: u32,
 }
-
-/// What a cell returns.
-type Held = Result<Vec<Entity>, Failure>;
 
 /// A cell, as its parent sees it.
 struct Cell {
     corner: [i32; 2],
     size: i32,
-    arrivals: Sender<Vec<Entity>>,
+    arrivals: Sender<Swarm>,
     reports: Receiver<Report>,
     child: Child<Held>,
 }
@@ -51,16 +49,10 @@ impl Cell {
         let child = archean::spawn(run_cell, (corner, size, inbox, outbox)).await?;
         Ok(Cell { corner, size, arrivals, reports, child })
     }
-
-    async fn end(self) -> Held {
-        drop(self.arrivals);
-        Ok(self.child.result().await?)
-    }
 }
 
-/// A tick begins with the entities that come from other cells, and ends with a report. When no more ticks come, the
-/// cell returns its entities.
-async fn run_cell(at: [i32; 2], size: i32, mut ticks: Receiver<Vec<Entity>>, mut out: Sender<Report>) -> Held {
+/// Takes arrivals and gives a report each tick; when no more ticks come, returns the entities.
+async fn run_cell(at: [i32; 2], size: i32, mut ticks: Receiver<Swarm>, mut out: Sender<Report>) -> Held {
     // A cell with quarters holds only those that are on their way to one.
     let (mut entities, mut quarters) = (Vec::new(), Vec::<Cell>::new());
     while let Ok(arrivals) = ticks.recv_owned().await {
@@ -88,13 +80,15 @@ async fn run_cell(at: [i32; 2], size: i32, mut ticks: Receiver<Vec<Entity>>, mut
             }
         } else if report.entities < CROWD / 2 {
             for quarter in quarters.drain(..) {
-                entities.extend(quarter.end().await?);
+                drop(quarter.arrivals);
+                entities.extend(quarter.child.result().await?);
             }
         }
         out.send(report).await?;
     }
     for quarter in quarters {
-        entities.extend(quarter.end().await?);
+        drop(quarter.arrivals);
+        entities.extend(quarter.child.result().await?);
     }
     Ok(entities)
 }
@@ -113,8 +107,10 @@ async fn main() -> Result<(), Failure> {
             println!("tick {tick:>3}: {} entities in {:>2} cells", report.entities, report.cells);
         }
     }
-    let mut found = world.end().await?;
-    (found.sort(), expected.sort());
+    drop(world.arrivals);
+    let mut found = world.child.result().await?;
+    found.sort();
+    expected.sort();
     if found != expected {
         return Err(Failure::new(format!("{} of {} entities, or others", found.len(), expected.len())));
     }

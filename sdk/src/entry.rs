@@ -109,9 +109,9 @@ pub(crate) unsafe fn run(offset: u64, argument: &[u8], ends: Vec<EndId>) -> Fini
 }
 
 fn shim<F: Entry<A, M>, A: Data, M>(argument: &[u8], ends: Vec<EndId>) -> Finished {
-    // SAFETY: `F` has no bytes (asserted where it is spawned), so there is nothing to initialise, and it has a
-    // value: the one that was passed to `spawn`.
-    let entry = unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() };
+    // SAFETY: `F` has no bytes (asserted where it is spawned), so any aligned pointer may be read, and it has a value:
+    // the one that was passed to `spawn`.
+    let entry = unsafe { std::ptr::NonNull::<F>::dangling().read() };
     let (argument, unclaimed) = claiming(ends, || data::unpack::<A>(argument));
     debug_assert!(unclaimed.is_empty() || argument.is_err(), "an end was left in the arguments");
     let argument = match argument {

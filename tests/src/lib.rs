@@ -3,6 +3,7 @@
 //! Most tests are jobs themselves (`#[archean::test]`). Those that look at a job from outside run `victim`.
 
 use std::{
+    fs,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -29,4 +30,12 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < LONG, "not so after {LONG:?}: {what}");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// The living children of a process.
+pub fn children(process: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return Vec::new() };
+    let lists = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("children")));
+    let lists: Vec<String> = lists.map(Result::unwrap_or_default).collect();
+    lists.iter().flat_map(|list| list.split_ascii_whitespace()).flat_map(str::parse).collect()
 }

@@ -1,9 +1,9 @@
 //! Processes: how they are started, and what they start with.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use archean::{
-    Ending, ProcessId, Receiver, Reason, RecvError, Sender, Serde, SpawnReason, channel, spawn, time::timeout,
+    Ending, ProcessId, Receiver, RecvError, Sender, Serde, SpawnReason, channel, spawn, time::timeout,
 };
 use futures::{FutureExt, future::try_join_all};
 
@@ -245,17 +245,96 @@ async fn a_child_is_killed_at_its_time_limit_or_on_request() -> anyhow::Result<(
 
 #[archean::test]
 async fn a_dropped_child_goes_on() -> anyhow::Result<()> {
-    let ((go, gone), (back, mut answers)) = (channel::<u32>(), channel());
-    let child = spawn(
-        |mut go: Receiver<u32>, mut back: Sender<u32>| back.send_blocking(go.recv_owned_blocking().unwrap()),
-        (gone, back),
-    );
-    // The result holds an end, which closes when nobody takes it.
-    let child = child_without_errors(child.await?);
-    drop(child);
-    let mut go = go;
-    go.send(5).await?;
+    async fn answer(mut asked: Receiver<u32>, mut answers: Sender<u32>) -> Sender<u32> {
+        let result = answers.clone();
+        answers.send(asked.recv_owned().await.unwrap()).await.unwrap();
+        result
+    }
+    let ((mut ask, asked), (back, mut answers)) = (channel::<u32>(), channel());
+    drop(spawn(answer, (asked, back)).await?);
+    ask.send(5).await?;
     assert_eq!(*answers.recv().await?, 5);
-    assert_eq!(answers.recv().await.unwrap_err(), RecvError::Closed);
+    // The end in its result goes with the result.
+    assert!(matches!(answers.recv().await.unwrap_err(), RecvError::Reset(text) if text.contains("result")));
     Ok(())
+}
+
+#[archean::test]
+async fn a_spawn_that_is_given_up_leaves_nothing() -> anyhow::Result<()> {
+    async fn hold(_sender: Sender<u8>) {
+        std::future::pending().await
+    }
+    let (tx, mut rx) = channel();
+    drop(spawn(hold, tx).into_future());
+    assert_eq!(rx.recv().await.unwrap_err(), RecvError::Closed, "it was never asked for");
+
+    let (tx, mut rx) = channel();
+    assert!(spawn(hold, tx).into_future().now_or_never().is_none());
+    let error = rx.recv().await.unwrap_err();
+    assert!(
+        matches!(&error, RecvError::Reset(text) if text.contains("given up"))
+            || matches!(&error, RecvError::PeerDied(cause) if cause.to_string().contains("gave the spawn up")),
+        "{error}"
+    );
+
+    let all = std::thread::available_parallelism()?.get() as u32;
+    let _holder = spawn(stay, ()).cores(all).await?;
+    let (tx, mut rx) = channel();
+    assert!(timeout(Duration::from_millis(20), spawn(hold, tx).cores(1).into_future()).await.is_err());
+    let error = rx.recv().await.unwrap_err();
+    assert!(matches!(&error, RecvError::Reset(text) if text.contains("given up")), "{error}");
+    Ok(())
+}
+
+#[archean::test]
+async fn two_hundred_at_once() -> anyhow::Result<()> {
+    const COUNT: u32 = 200;
+    let (gate, gates): (Vec<_>, Vec<_>) = (0..COUNT).map(|_| channel::<u32>()).unzip();
+    let (ready, mut readies) = channel::<u32>();
+    let spawns = gates.into_iter().map(|gate| {
+        let wait = async |mut gate: Receiver<u32>, mut ready: Sender<u32>| {
+            ready.send(1).await.unwrap();
+            gate.recv_owned().await.unwrap()
+        };
+        spawn(wait, (gate, ready.clone())).into_future()
+    });
+    let children = try_join_all(spawns).await?;
+    drop(ready);
+    // All of them live at the same time.
+    for _ in 0..COUNT {
+        readies.recv().await?;
+    }
+    for (mut gate, number) in gate.into_iter().zip(0..) {
+        gate.send(number).await?;
+    }
+    let ids: std::collections::BTreeSet<ProcessId> = children.iter().map(|child| child.id()).collect();
+    assert_eq!(ids.len(), COUNT as usize);
+    let results = try_join_all(children.into_iter().map(|child| child.join())).await?;
+    assert!(results.into_iter().eq(0..COUNT));
+    Ok(())
+}
+
+#[archean::test]
+fn blocking_spawns_from_many_threads() -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|number| {
+                let run = move || -> anyhow::Result<u32> {
+                    Ok(spawn(double, number).start_blocking()?.join_blocking()?)
+                };
+                scope.spawn(run)
+            })
+            .collect();
+        for (thread, number) in threads.into_iter().zip(0..) {
+            assert_eq!(thread.join().unwrap()?, 2 * number);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_end_of_the_root_stops_the_rest() {
+    // Its children wait for ever.
+    let output = tests::run(VICTIM, &["leave"]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }

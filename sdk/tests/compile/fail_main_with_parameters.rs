@@ -1,0 +1,2 @@
+#[archean::main]
+async fn main(_arguments: Vec<String>) {}
