@@ -74,6 +74,9 @@ impl EndCell {
     /// To be called when what it was packed in is committed: from now on it is elsewhere.
     pub fn mark_moved(&self) {
         self.state.store(MOVED, Ordering::Relaxed);
+        if let Some(hub) = Hub::get() {
+            hub.forget(self.id);
+        }
     }
 
     /// Whether this process holds it.
@@ -115,7 +118,8 @@ pub fn channel_with_capacity<T: Data>(bytes: usize) -> (Sender<T>, Receiver<T>) 
         return (Sender::from_cell(end()), Receiver::from_cell(end()));
     };
     let (sender, receiver) = (hub.next_end(), hub.next_end());
-    hub.tell_later(FromProcess::Declare(Declare { receiver: receiver.to_word(), sender: sender.to_word() }));
+    let word = Declare { receiver: receiver.to_word(), sender: sender.to_word(), capacity: capacity as u64 };
+    hub.tell_later(FromProcess::Declare(word));
     let end = |id| EndCell::unused(id, capacity);
     (Sender::from_cell(end(sender)), Receiver::from_cell(end(receiver)))
 }

@@ -18,6 +18,7 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -82,7 +83,10 @@ pub struct Hub {
     bounded: Mutex<Option<Instant>>,
     /// Threads that sleep here.
     sleepers: AtomicU32,
-    abandoned: Mutex<Vec<EndId>>,
+    /// The thread that made the hub: it runs `main` or the entry, and a panic there mostly ends the process.
+    home: ThreadId,
+    /// Ends that were dropped by a panic, and the thread that panicked.
+    abandoned: Mutex<Vec<(ThreadId, EndId)>>,
     timers: Timers,
     driver: Once,
 }
@@ -90,14 +94,30 @@ pub struct Hub {
 #[derive(Default)]
 struct Rings {
     unused: Vec<UnusedRing>,
+    /// Doorbells of the receivers of rings that are meant for senders which were not used yet.
+    doorbells: HashMap<EndId, Arc<Doorbell>>,
     wanted: Vec<Waker>,
 }
 
 /// A ring that no sender writes yet.
 pub(crate) struct UnusedRing {
     pub(crate) id: u64,
-    pub(crate) memory: Mapped,
+    data: OwnedFd,
+    consumer: OwnedFd,
     capacity: usize,
+    /// The sender that it is meant for, if it is.
+    sender: Option<EndId>,
+}
+
+impl UnusedRing {
+    fn is_for(&self, sender: EndId, capacity: usize) -> bool {
+        self.capacity == capacity && self.sender.is_none_or(|meant| meant == sender)
+    }
+
+    /// Its memory, as the sender maps it.
+    pub(crate) fn map(&self) -> std::io::Result<Mapped> {
+        Mapped::for_producer(self.data.as_fd(), self.consumer.as_fd(), self.capacity)
+    }
 }
 
 static HUB: OnceLock<Hub> = OnceLock::new();
@@ -128,6 +148,7 @@ impl Hub {
             registered: Mutex::default(),
             bounded: Mutex::new(None),
             sleepers: AtomicU32::new(0),
+            home: thread::current().id(),
             abandoned: Mutex::default(),
             timers: Timers::default(),
             driver: Once::new(),
@@ -165,14 +186,20 @@ impl Hub {
 
     /// Keeps an end that was dropped by a panic. If the process lives on, it is reset.
     pub(crate) fn abandon(&self, end: EndId) {
-        lock(&self.abandoned).push(end);
+        lock(&self.abandoned).push((thread::current().id(), end));
     }
 
     fn settle_abandoned(&self) {
-        if std::thread::panicking() {
+        let mut abandoned = lock(&self.abandoned);
+        if abandoned.is_empty() || thread::panicking() {
             return;
         }
-        for end in std::mem::take(&mut *lock(&self.abandoned)) {
+        // Another thread, such as the driver's, can't know whether the home thread will live on.
+        let here = thread::current().id();
+        let lives_on = |(thread, _): &mut (ThreadId, EndId)| *thread != self.home || here == self.home;
+        let settled: Vec<_> = abandoned.extract_if(.., lives_on).collect();
+        drop(abandoned);
+        for (_, end) in settled {
             let reason = Some("its holder panicked".to_owned());
             self.tell(FromProcess::Close(Close { end: end.to_word(), reason }));
         }
@@ -213,11 +240,11 @@ impl Hub {
             FromManager::Paired(paired) => {
                 let sender = EndId::from_word(&paired.sender)?;
                 let [file] = files.try_into().map_err(|_| Malformed("doorbell"))?;
-                let news = match self.peer(ProcessId(paired.process), file) {
-                    Ok(doorbell) => News::Paired { doorbell },
-                    Err(error) => News::Broken(error.to_string()),
-                };
-                self.to_port(sender, news);
+                match self.peer(ProcessId(paired.process), file) {
+                    Ok(doorbell) if self.is_open(sender) => self.to_port(sender, News::Paired { doorbell }),
+                    Ok(doorbell) => drop(lock(&self.rings).doorbells.insert(sender, doorbell)),
+                    Err(error) => self.to_port(sender, News::Broken(error.to_string())),
+                }
             }
             FromManager::SenderOver(word) => {
                 let (receiver, sender) = (EndId::from_word(&word.receiver)?, EndId::from_word(&word.sender)?);
@@ -234,13 +261,15 @@ impl Hub {
     }
 
     fn on_ring(&self, ring: Ring, files: Vec<OwnedFd>) -> Result<(), Malformed> {
-        let capacity = ring.capacity as usize;
         let [data, consumer] = files.try_into().map_err(|_| Malformed("ring"))?;
-        let memory = Mapped::for_producer(data.as_fd(), consumer.as_fd(), capacity)
-            .map_err(|_| Malformed("ring that can be mapped"))?;
+        let sender = match ring.sender.as_slice() {
+            [] => None,
+            sender => Some(EndId::from_word(sender)?),
+        };
+        let ring = UnusedRing { id: ring.ring, data, consumer, capacity: ring.capacity as usize, sender };
         let wanted = {
             let mut rings = lock(&self.rings);
-            rings.unused.push(UnusedRing { id: ring.ring, memory, capacity });
+            rings.unused.push(ring);
             std::mem::take(&mut rings.wanted)
         };
         wanted.into_iter().for_each(Waker::wake);
@@ -258,6 +287,10 @@ impl Hub {
         };
         self.to_port(receiver, news);
         Ok(())
+    }
+
+    fn is_open(&self, end: EndId) -> bool {
+        lock(&self.ports).contains_key(&end)
     }
 
     fn to_port(&self, end: EndId, news: News) {
@@ -286,7 +319,18 @@ impl Hub {
     pub(crate) fn open(&self, end: EndId) -> Arc<Port> {
         let port = Port::new(end);
         lock(&self.ports).insert(end, port.clone());
+        if let Some(doorbell) = lock(&self.rings).doorbells.remove(&end) {
+            port.deliver(News::Paired { doorbell });
+        }
+        self.look();
         port
+    }
+
+    /// Gives up what is kept for an end that has moved away or was closed.
+    pub(crate) fn forget(&self, end: EndId) {
+        let mut rings = lock(&self.rings);
+        rings.unused.retain(|ring| ring.sender != Some(end));
+        rings.doorbells.remove(&end);
     }
 
     /// Forgets the port of an end that is dropped.
@@ -295,16 +339,17 @@ impl Hub {
         port.forget();
     }
 
-    /// A ring of that capacity, if there is one.
-    pub(crate) fn take_ring(&self, capacity: usize) -> Option<UnusedRing> {
+    /// A ring for that sender, if there is one; rather the one that is meant for it.
+    pub(crate) fn take_ring(&self, sender: EndId, capacity: usize) -> Option<UnusedRing> {
         let mut rings = lock(&self.rings);
-        let index = rings.unused.iter().position(|ring| ring.capacity == capacity)?;
+        let fitting = rings.unused.iter().enumerate().filter(|(_, ring)| ring.is_for(sender, capacity));
+        let (index, _) = fitting.max_by_key(|(_, ring)| ring.sender.is_some())?;
         Some(rings.unused.swap_remove(index))
     }
 
-    /// Whether there is a ring of that capacity.
-    pub(crate) fn has_ring(&self, capacity: usize) -> bool {
-        lock(&self.rings).unused.iter().any(|ring| ring.capacity == capacity)
+    /// Whether there is a ring for that sender.
+    pub(crate) fn has_ring(&self, sender: EndId, capacity: usize) -> bool {
+        lock(&self.rings).unused.iter().any(|ring| ring.is_for(sender, capacity))
     }
 
     /// Asks the manager for a ring; it comes as news of the hub.
@@ -390,7 +435,7 @@ impl Hub {
                     hub.turn(Duration::ZERO, &|| false);
                 }
             };
-            std::thread::Builder::new()
+            thread::Builder::new()
                 .name("archean-driver".to_owned())
                 .spawn(turn)
                 .expect("the operating system gives one more thread");

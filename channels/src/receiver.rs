@@ -68,6 +68,9 @@ pub(crate) struct Inbound {
     pub(crate) consumer: Consumer<Arc<Mapped>>,
     doorbell: Arc<Doorbell>,
     over: Option<Over>,
+    /// The type that it carries was found to be the receiver's, with its first frame: before that the sender may
+    /// not have said what it is.
+    is_checked: bool,
 }
 
 impl Inbound {
@@ -222,6 +225,14 @@ impl<T: Data> Receiver<T> {
         IntoStream::new(self)
     }
 
+    /// Whether nothing can come any more but the last error, again and again.
+    pub(crate) fn is_spent(&self) -> bool {
+        let is_spent = |open: &Open| {
+            open.broken.is_some() || open.last && open.inbound.is_empty() && open.untold.is_empty()
+        };
+        self.open.as_deref().is_none_or(is_spent)
+    }
+
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(usize, Frame), RecvError>> {
         for registered in [false, true] {
             match self.opened()?.find::<T>() {
@@ -314,6 +325,13 @@ impl Open {
                 match self.inbound[index].consumer.peek() {
                     Ok(None) => {}
                     Ok(Some(frame)) => {
+                        let inbound = &mut self.inbound[index];
+                        if !inbound.is_checked {
+                            if let Err(error) = check_type::<T>(inbound.consumer.memory()) {
+                                return Found::End(error);
+                            }
+                            inbound.is_checked = true;
+                        }
                         self.turn = index + 1;
                         return Found::Frame(index, frame);
                     }
@@ -321,7 +339,7 @@ impl Open {
                 }
             }
             if self.port.has_news() {
-                if let Err(error) = self.take_news::<T>() {
+                if let Err(error) = self.take_news() {
                     return Found::End(error);
                 }
                 continue;
@@ -349,15 +367,14 @@ impl Open {
         }
     }
 
-    fn take_news<T: Data>(&mut self) -> Result<(), RecvError> {
+    fn take_news(&mut self) -> Result<(), RecvError> {
         for news in self.port.take_news() {
             match news {
                 News::Incoming { sender, memory, doorbell } => {
-                    check_type::<T>(&memory)?;
                     let memory = Arc::new(memory);
                     self.waits.push(Wait { memory: memory.clone(), position: 0, side: Side::Consumer });
                     let consumer = Consumer::new(memory);
-                    self.inbound.push(Inbound { sender, consumer, doorbell, over: None });
+                    self.inbound.push(Inbound { sender, consumer, doorbell, over: None, is_checked: false });
                 }
                 News::SenderOver { sender, over, last } => {
                     self.last |= last;

@@ -89,6 +89,7 @@ impl<T: Data> Sender<T> {
     /// # Cancel safety
     /// A future that is dropped before it completes has sent nothing; the value is dropped with it.
     pub async fn send(&mut self, value: T) -> Result<(), SendError<T>> {
+        self.begin();
         let sent = poll_fn(|context| self.poll(context, &mut |start, room| write(&value, start, room))).await;
         sent.map_err(|reason| SendError { value, reason })
     }
@@ -116,6 +117,7 @@ impl<T: Data> Sender<T> {
     /// # Errors
     /// [`SendError`], with the value, whole; [`Reason::Full`] when there is no room.
     pub fn try_send(&mut self, value: T) -> Result<(), SendError<T>> {
+        self.begin();
         let sent = match self.attempt(&mut |start, room| write(&value, start, room)) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Reason::Full),
@@ -135,6 +137,7 @@ impl<T: Data> Sender<T> {
     where
         T: PlainData,
     {
+        self.begin();
         let sent =
             poll_fn(|context| self.poll(context, &mut |start, room| write_ref(value, start, room))).await;
         sent.map_err(|reason| SendError { value: (), reason })
@@ -183,18 +186,26 @@ impl<T: Data> Sender<T> {
         deadline: Option<Instant>,
         write: &mut dyn FnMut(*mut u8, usize) -> Written,
     ) -> Result<(), Reason> {
+        self.begin();
         while !self.attempt(write)? {
-            let (hub, capacity) = (self.opened()?.hub, self.cell.capacity);
+            let (hub, sender, capacity) = (self.opened()?.hub, self.cell.id, self.cell.capacity);
             let open = self.opened()?;
             let in_time = match open.ring {
                 Some(_) => hub.wait_port(&open.port, open.wait(), deadline),
-                None => hub.wait_until(deadline, || open.port.has_news() || hub.has_ring(capacity)),
+                None => hub.wait_until(deadline, || open.port.has_news() || hub.has_ring(sender, capacity)),
             };
             if !in_time {
                 return Err(Reason::TimedOut);
             }
         }
         Ok(())
+    }
+
+    /// Begins a message: how much the one before needed, if it was given up, says nothing about this one.
+    fn begin(&mut self) {
+        if let Some(ring) = self.open.as_mut().and_then(|open| open.ring.as_mut()) {
+            ring.needed = HEADER_BYTES;
+        }
     }
 
     /// Sends if there is room now; `false` when there is none.
@@ -221,7 +232,16 @@ impl<T: Data> Sender<T> {
     }
 
     /// The sender in use; the first use asks for a ring, or takes one.
+    #[inline]
     fn opened(&mut self) -> Result<&mut Open, Reason> {
+        if self.open.as_ref().is_none_or(|open| open.ring.is_none()) {
+            self.open()?;
+        }
+        Ok(self.open.as_mut().expect("it is open"))
+    }
+
+    #[cold]
+    fn open(&mut self) -> Result<(), Reason> {
         let hub = self.cell.start_use().map_err(Reason::ThisEnd)?;
         let (cell, open) = (&self.cell, &mut self.open);
         let open = open.get_or_insert_with(|| {
@@ -236,10 +256,11 @@ impl<T: Data> Sender<T> {
             })
         });
         if open.ring.is_none() {
-            match hub.take_ring(cell.capacity) {
+            match hub.take_ring(cell.id, cell.capacity) {
                 Some(unused) => {
-                    unused.memory.describe(type_hash::<T>(), std::any::type_name::<T>());
-                    let memory = Arc::new(unused.memory);
+                    let memory = unused.map().map_err(|error| Reason::Broken(error.to_string()))?;
+                    memory.describe(type_hash::<T>(), std::any::type_name::<T>());
+                    let memory = Arc::new(memory);
                     let wait = [Wait { memory: memory.clone(), position: 0, side: Side::Producer }];
                     open.ring = Some(Ring { producer: Producer::new(memory), needed: HEADER_BYTES, wait });
                     let word = OpenSender { sender: cell.id.to_word(), ring: unused.id };
@@ -252,7 +273,7 @@ impl<T: Data> Sender<T> {
                 None => {}
             }
         }
-        Ok(open)
+        Ok(())
     }
 }
 

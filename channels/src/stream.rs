@@ -8,20 +8,19 @@ use std::{
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
-use crate::{Data, Reason, Receiver, RecvError, SendError, Sender};
+use crate::{Data, Message, Reason, Receiver, RecvError, SendError, Sender};
 
 /// The messages of a receiver as a stream; see [`Receiver::into_stream`].
 #[derive(Debug)]
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct IntoStream<T> {
     receiver: Receiver<T>,
-    last: Option<RecvError>,
     over: bool,
 }
 
 impl<T: Data> IntoStream<T> {
     pub(crate) fn new(receiver: Receiver<T>) -> Self {
-        IntoStream { receiver, last: None, over: false }
+        IntoStream { receiver, over: false }
     }
 
     /// The receiver.
@@ -38,18 +37,13 @@ impl<T: Data> Stream for IntoStream<T> {
         if stream.over {
             return Poll::Ready(None);
         }
-        let message = match ready!(stream.receiver.poll(context)) {
-            Ok((index, frame)) => stream.receiver.lend(index, frame),
+        let item = match ready!(stream.receiver.poll(context)) {
+            Ok((index, frame)) => stream.receiver.lend(index, frame).map(Message::into_owned),
             Err(error) => Err(error),
         };
-        let item = match message {
-            Ok(message) => Some(Ok(message.into_owned())),
-            Err(RecvError::Closed) => None,
-            // A receiver without senders repeats its last word: once is enough.
-            Err(error) if stream.last.as_ref() == Some(&error) => None,
-            Err(error) => Some(Err(stream.last.insert(error).clone())),
-        };
-        stream.over = item.is_none();
+        let item = Some(item).filter(|item| !matches!(item, Err(RecvError::Closed)));
+        // A receiver without senders repeats its last word: once is enough.
+        stream.over = !matches!(item, Some(Ok(_))) && stream.receiver.is_spent();
         Poll::Ready(item)
     }
 }

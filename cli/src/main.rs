@@ -55,13 +55,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs this very binary as a job, with the same arguments.
+/// Runs this very binary as a job, with the same arguments and some more.
 fn start_demo(args: &demo::Args) -> ExitCode {
-    if let Err(text) = demo::check(args) {
-        complain(text);
-        return ExitCode::from(USAGE_CODE);
+    match demo::check(args) {
+        Ok(more) => {
+            let mut arguments: Vec<_> = env::args_os().skip(1).collect();
+            // Behind the command's name, where nothing can stand that would change their meaning.
+            arguments.splice(1..1, more);
+            run::run_file(Path::new("/proc/self/exe"), arguments, run::Options::default())
+        }
+        Err(code) => code,
     }
-    run::run_file(Path::new("/proc/self/exe"), env::args_os().skip(1).collect(), run::Options::default())
 }
 
 /// The exit code for a command line that makes no sense, as clap has it.

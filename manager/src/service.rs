@@ -311,7 +311,11 @@ impl Service {
             Effect::Schedule(word) => drop(service.to_scheduler.send(word)),
             Effect::Kill(process) => service.kill(process),
             Effect::FreeRing(ring) => drop(service.rings.remove(&ring)),
-            Effect::MakeRing { to, ring, capacity, sender } => service.make_ring(to, ring, capacity, sender),
+            Effect::MakeRing { to, ring, capacity, sender } => {
+                if let Err(error) = service.make_ring(to, ring, capacity, None) {
+                    service.state.on_ring_failed(ring, sender, &error.to_string());
+                }
+            }
             Effect::Launch(launch) => {
                 drop(service);
                 Service::launch(shared, &launch);
@@ -352,17 +356,22 @@ impl Service {
         }
     }
 
-    fn make_ring(&mut self, to: ProcessId, ring: u64, capacity: usize, sender: Option<EndId>) {
-        let word = Ring { ring, capacity: capacity as u64 };
-        let made = self.new_ring(ring, capacity).map(|files| {
-            if let Some(live) = self.live.get_mut(&to) {
-                live.tell(&ToProcess { word: Some(FromManager::Ring(word)) }, files);
-                live.ring_event(self.events.word(live.slot as usize));
-            }
-        });
-        if let Err(error) = made {
-            self.state.on_ring_failed(ring, sender, &error.to_string());
+    /// Makes a ring for a process, and for one of its senders if one is named.
+    fn make_ring(
+        &mut self,
+        to: ProcessId,
+        ring: u64,
+        capacity: usize,
+        meant_for: Option<EndId>,
+    ) -> io::Result<()> {
+        let files = self.new_ring(ring, capacity)?;
+        let sender = meant_for.map(EndId::to_word).unwrap_or_default();
+        let word = Ring { ring, capacity: capacity as u64, sender };
+        if let Some(live) = self.live.get_mut(&to) {
+            live.tell(&ToProcess { word: Some(FromManager::Ring(word)) }, files);
+            live.ring_event(self.events.word(live.slot as usize));
         }
+        Ok(())
     }
 
     /// Makes a ring, and gives the files that its producer gets.

@@ -17,7 +17,7 @@ use protocol::{
     ids::{EndId, ProcessId},
     limits::{
         ARGUMENT_BYTES_MAX, ENDS_MAX, ENV_BYTES_MAX, ENV_VARIABLES_MAX, NAME_BYTES_MAX, RING_BYTES_DEFAULT,
-        SPARE_SEGMENTS, TEXT_BYTES_MAX, UNUSED_RINGS_MAX,
+        SPARE_RINGS, TEXT_BYTES_MAX, UNUSED_RINGS_MAX,
     },
     placement::{Refusal, ToScheduler},
     resources::{Cores, Memory, Request},
@@ -73,7 +73,16 @@ pub(crate) struct Launch {
     pub(crate) env: Vec<Variable>,
     pub(crate) harness: Vec<String>,
     pub(crate) time_limit: Option<Duration>,
-    pub(crate) rings: Vec<u64>,
+    pub(crate) rings: Vec<NewRing>,
+}
+
+/// A ring that a process is given when it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NewRing {
+    pub(crate) ring: u64,
+    pub(crate) capacity: usize,
+    /// The sender in its arguments that it is meant for.
+    pub(crate) sender: Option<EndId>,
 }
 
 /// Ends that a process says it has taken out of a message, or has dropped with it.
@@ -229,7 +238,7 @@ impl State {
             FromProcess::Declare(word) => {
                 self.check_ends()?;
                 let (receiver, sender) = (EndId::from_word(&word.receiver)?, EndId::from_word(&word.sender)?);
-                self.wiring.on_declare(process, receiver, sender);
+                self.wiring.on_declare(process, receiver, sender, check_capacity(word.capacity)?);
             }
             FromProcess::Clone(word) => {
                 self.check_ends()?;
@@ -271,11 +280,7 @@ impl State {
                 self.adopt(Adoption { process, ends, discard: true }, true);
             }
             FromProcess::NeedRing(word) => {
-                let capacity = usize::try_from(word.capacity).unwrap_or(0);
-                if !transport::segment::check_capacity(capacity) {
-                    return Err(Malformed("capacity of a ring"));
-                }
-                self.on_need_ring(process, EndId::from_word(&word.sender)?, capacity)?;
+                self.on_need_ring(process, EndId::from_word(&word.sender)?, check_capacity(word.capacity)?)?;
             }
             FromProcess::LastWords(word) => {
                 let ending = Ending::Panicked { message: cut(word.message), location: cut(word.location) };
@@ -330,8 +335,10 @@ impl State {
         if self.processes.contains_key(&process) {
             return refuse(self, SpawnFailure::Invalid, format!("a process {process} exists already"));
         }
-        if let Err(wiring::NotHeld { end, .. }) = self.wiring.pack(parent, &ends, Package::Arguments(process))
-        {
+        let (mut effects, package) = (Vec::new(), Package::Arguments(process));
+        let packed = self.wiring.pack(parent, &ends, package, &mut effects);
+        self.run_wiring(effects);
+        if let Err(wiring::NotHeld { end, .. }) = packed {
             let text = format!("the channel end {end} in the arguments was used, or is not this process's");
             return refuse(self, SpawnFailure::Invalid, text);
         }
@@ -379,7 +386,9 @@ impl State {
             return Err(Malformed("second end"));
         }
         // Ends that are not there are not in the result either; the parent finds them closed.
-        let _ = self.wiring.pack(process, &ends, Package::Result(process));
+        let mut effects = Vec::new();
+        let _ = self.wiring.pack(process, &ends, Package::Result(process), &mut effects);
+        self.run_wiring(effects);
         self.record(process, |record| record.finished = Some(word));
         Ok(())
     }
@@ -449,7 +458,17 @@ impl State {
             // It was withdrawn meanwhile, and its reservation with it.
             return;
         };
-        launch.rings = (0..SPARE_SEGMENTS).map(|_| self.new_ring(process, true)).collect();
+        // Rings for the senders in the arguments, then spares for whatever comes.
+        for (sender, capacity) in
+            self.wiring.senders_in(Package::Arguments(process)).into_iter().take(SPARE_RINGS)
+        {
+            let ring = self.new_ring(process, true);
+            launch.rings.push(NewRing { ring, capacity, sender: Some(sender) });
+        }
+        while launch.rings.len() < SPARE_RINGS {
+            let ring = self.new_ring(process, true);
+            launch.rings.push(NewRing { ring, capacity: RING_BYTES_DEFAULT, sender: None });
+        }
         self.effects.push(Effect::Launch(launch));
     }
 
@@ -464,9 +483,16 @@ impl State {
     }
 
     /// A process runs.
-    pub(crate) fn on_launched(&mut self, process: ProcessId) {
+    pub(crate) fn on_launched(&mut self, process: ProcessId, rings: &[NewRing]) {
         self.started += 1;
         self.wiring.unpack(Package::Arguments(process), process);
+        let mut effects = Vec::new();
+        for NewRing { ring, sender, .. } in rings {
+            if let Some(sender) = sender {
+                self.wiring.on_reserve(process, *sender, *ring, &mut effects);
+            }
+        }
+        self.run_wiring(effects);
         let Some(record) = self.processes.get(&process) else { return };
         if let Some(parent) = record.parent {
             let word = Spawned { request: record.request, process: process.0 };
@@ -720,6 +746,12 @@ fn check_spawn(spawn: &Spawn) -> Result<(), String> {
         return Err("an argument of the test harness holds a NUL".to_owned());
     }
     Ok(())
+}
+
+fn check_capacity(bytes: u64) -> Result<usize, Malformed> {
+    let capacity =
+        usize::try_from(bytes).ok().filter(|capacity| transport::segment::check_capacity(*capacity));
+    capacity.ok_or(Malformed("capacity of a ring"))
 }
 
 /// A text within the limit.

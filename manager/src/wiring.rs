@@ -61,8 +61,10 @@ struct End {
     channel: EndId,
     holder: Holder,
     open: bool,
-    /// For an open sender that is not paired yet: its ring, and the process that writes it.
+    /// For a sender that is not paired yet: its ring.
     ring: Option<u64>,
+    /// For a sender that is not open: the ring that was given to its process for it, paired or not.
+    reserved: Option<u64>,
 }
 
 /// A sender that was over before its receiver was open.
@@ -75,6 +77,7 @@ struct Past {
 
 #[derive(Debug, Default)]
 struct Channel {
+    capacity: usize,
     senders: BTreeSet<EndId>,
     past: Vec<Past>,
     receiver_over: Option<Over>,
@@ -90,12 +93,12 @@ pub(crate) struct Wiring {
 
 impl Wiring {
     /// A process has made a channel.
-    pub(crate) fn on_declare(&mut self, process: ProcessId, receiver: EndId, sender: EndId) {
+    pub(crate) fn on_declare(&mut self, process: ProcessId, receiver: EndId, sender: EndId, capacity: usize) {
         let fresh = |end| !self.ends.contains_key(&end) && !self.channels.contains_key(&end);
         if receiver == sender || !fresh(receiver) || !fresh(sender) {
             return;
         }
-        self.channels.insert(receiver, Channel { senders: [sender].into(), ..Channel::default() });
+        self.channels.insert(receiver, Channel { capacity, senders: [sender].into(), ..Channel::default() });
         self.add(receiver, receiver, Holder::Process(process));
         self.add(sender, receiver, Holder::Process(process));
     }
@@ -112,6 +115,35 @@ impl Wiring {
         }
     }
 
+    /// The senders in a package, with the capacities of their rings.
+    pub(crate) fn senders_in(&self, package: Package) -> Vec<(EndId, usize)> {
+        let ends = self.held.get(&Holder::Package(package)).into_iter().flatten();
+        let capacity = |end: &EndId| {
+            let channel = self.ends.get(end)?.channel;
+            (channel != *end).then(|| self.channels.get(&channel).map(|record| (*end, record.capacity)))?
+        };
+        ends.filter_map(capacity).collect()
+    }
+
+    /// A process was given `ring` for a sender that it has not used yet. The receiver learns of it already, so that
+    /// the first message takes no detour.
+    pub(crate) fn on_reserve(
+        &mut self,
+        process: ProcessId,
+        sender: EndId,
+        ring: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(end) = self.held_by(process, sender).filter(|end| !end.open && end.channel != sender) else {
+            effects.push(Effect::FreeRing(ring));
+            return;
+        };
+        let channel = end.channel;
+        end.reserved = Some(ring);
+        end.ring = Some(ring);
+        self.pair(sender, channel, effects);
+    }
+
     /// A process writes `ring` through a sender.
     pub(crate) fn on_open_sender(
         &mut self,
@@ -121,9 +153,15 @@ impl Wiring {
         effects: &mut Vec<Effect>,
     ) {
         let channel = match self.held_by(process, sender) {
-            Some(end) if !end.open && end.channel != sender => {
+            Some(end)
+                if !end.open
+                    && end.channel != sender
+                    && end.reserved.is_none_or(|reserved| reserved == ring) =>
+            {
                 end.open = true;
-                end.ring = Some(ring);
+                if end.reserved.take().is_none() {
+                    end.ring = Some(ring);
+                }
                 end.channel
             }
             _ => {
@@ -141,7 +179,12 @@ impl Wiring {
     }
 
     /// A process reads a receiver.
-    pub(crate) fn on_open_receiver(&mut self, process: ProcessId, receiver: EndId, effects: &mut Vec<Effect>) {
+    pub(crate) fn on_open_receiver(
+        &mut self,
+        process: ProcessId,
+        receiver: EndId,
+        effects: &mut Vec<Effect>,
+    ) {
         match self.held_by(process, receiver) {
             Some(end) if !end.open && end.channel == receiver => end.open = true,
             _ => {
@@ -180,13 +223,20 @@ impl Wiring {
 
     /// A process is about to send ends through `via`. Those that it does not hold, or has used, stay where they
     /// are.
-    pub(crate) fn on_transfer(&mut self, process: ProcessId, via: EndId, ends: &[EndId], effects: &mut Vec<Effect>) {
+    pub(crate) fn on_transfer(
+        &mut self,
+        process: ProcessId,
+        via: EndId,
+        ends: &[EndId],
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(channel) = self.held_by(process, via).map(|end| end.channel) else { return };
         let lost = self.channels.get(&channel).is_none_or(|channel| channel.receiver_over.is_some());
         for end in ends.iter().copied() {
             if !self.can_move(process, end) {
                 continue;
             }
+            self.on_unreserve(end, effects);
             if lost || self.travels_in(channel, end) {
                 self.finish(vec![(end, never_read())], effects);
             } else {
@@ -246,12 +296,21 @@ impl Wiring {
     ///
     /// # Errors
     /// [`NotHeld`] for the first end that the process does not hold, or has used; then none has moved.
-    pub(crate) fn pack(&mut self, process: ProcessId, ends: &[EndId], package: Package) -> Result<(), NotHeld> {
+    pub(crate) fn pack(
+        &mut self,
+        process: ProcessId,
+        ends: &[EndId],
+        package: Package,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), NotHeld> {
         let distinct: BTreeSet<EndId> = ends.iter().copied().collect();
         if let Some(end) = distinct.iter().copied().find(|end| !self.can_move(process, *end)) {
             return Err(NotHeld { end, holder: None });
         }
-        distinct.into_iter().for_each(|end| self.hand(end, Holder::Package(package)));
+        for end in distinct {
+            self.on_unreserve(end, effects);
+            self.hand(end, Holder::Package(package));
+        }
         Ok(())
     }
 
@@ -291,8 +350,20 @@ impl Wiring {
         self.ends.get(&end).is_some_and(|end| end.holder == Holder::Process(process) && !end.open)
     }
 
+    /// An end moves on without having been used: the ring that was meant for it is not its any more.
+    fn on_unreserve(&mut self, sender: EndId, effects: &mut Vec<Effect>) {
+        let Some(end) = self.ends.get_mut(&sender) else { return };
+        let (Some(_), receiver) = (end.reserved.take(), end.channel) else { return };
+        if let Some(ring) = end.ring.take() {
+            effects.push(Effect::FreeRing(ring));
+        } else if let Some(End { holder: Holder::Process(to), open: true, .. }) = self.ends.get(&receiver) {
+            let over = Over::Closed;
+            effects.push(Effect::SenderOver { to: *to, receiver, sender, over, last: false });
+        }
+    }
+
     fn add(&mut self, end: EndId, channel: EndId, holder: Holder) {
-        self.ends.insert(end, End { channel, holder, open: false, ring: None });
+        self.ends.insert(end, End { channel, holder, open: false, ring: None, reserved: None });
         self.held.entry(holder).or_default().insert(end);
     }
 
@@ -351,8 +422,8 @@ impl Wiring {
                 let Some(end) = self.ends.get_mut(sender) else { continue };
                 if let (Holder::Process(to), true) = (end.holder, end.open) {
                     effects.push(Effect::ReceiverOver { to, sender: *sender, over: over.clone() });
-                    effects.extend(end.ring.take().map(Effect::FreeRing));
                 }
+                effects.extend(end.ring.take().map(Effect::FreeRing));
             }
             channel.receiver_over = Some(over);
             if channel.senders.is_empty() {
@@ -379,8 +450,11 @@ impl Wiring {
             }
             _ => {
                 let ring = match (end.ring, end.holder) {
-                    (Some(ring), Holder::Process(process)) => Some((ring, process)),
-                    _ => None,
+                    (Some(ring), Holder::Process(process)) if end.open => Some((ring, process)),
+                    (ring, _) => {
+                        effects.extend(ring.map(Effect::FreeRing));
+                        None
+                    }
                 };
                 // One that sent nothing and closed in good order matters only if it was the last.
                 if last || ring.is_some() || over != Over::Closed {

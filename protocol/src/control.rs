@@ -215,6 +215,9 @@ pub struct Declare {
     /// Its first sender.
     #[prost(bytes = "vec", tag = "2")]
     pub sender: Vec<u8>,
+    /// The capacity of its rings in bytes.
+    #[prost(uint64, tag = "3")]
+    pub capacity: u64,
 }
 
 /// See [`FromProcess::Clone`].
@@ -336,7 +339,7 @@ pub struct Welcome {
 }
 
 /// See [`FromManager::Ring`].
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub struct Ring {
     /// Names the ring.
     #[prost(uint64, tag = "1")]
@@ -344,6 +347,9 @@ pub struct Ring {
     /// Its capacity in bytes.
     #[prost(uint64, tag = "2")]
     pub capacity: u64,
+    /// The sender that it is meant for; empty for a ring that any sender may write.
+    #[prost(bytes = "vec", tag = "3")]
+    pub sender: Vec<u8>,
 }
 
 /// See [`FromManager::Incoming`].

@@ -23,8 +23,8 @@ pub const RING_BYTES_MIN: usize = 4 << 10;
 /// The most capacity of a channel.
 pub const RING_BYTES_MAX: usize = 1 << 30;
 
-/// Unused ring segments that a process is given ahead of need, so that a first send waits for nobody.
-pub const SPARE_SEGMENTS: usize = 2;
+/// Unused rings that a process is given ahead of need, so that a first send waits for nobody.
+pub const SPARE_RINGS: usize = 2;
 
 /// Rings that a process may have been given and not used yet; further wishes wait until it uses one.
 pub const UNUSED_RINGS_MAX: usize = 256;

@@ -2,14 +2,14 @@
 #![expect(unsafe_code, reason = "processes end themselves by signals")]
 
 use std::{
-    fs, io,
+    fs,
+    future::pending,
+    io,
     process::{self, Stdio},
     time::Duration,
 };
 
-use archean::{
-    Ending, Failure, Reason, Receiver, RecvError, Sender, channel, spawn, time::timeout,
-};
+use archean::{Ending, Failure, Reason, Receiver, RecvError, Sender, channel, spawn, time::timeout};
 
 const VICTIM: &str = env!("CARGO_BIN_EXE_victim");
 
@@ -235,8 +235,11 @@ async fn a_panic_under_another_executor_is_a_death() -> anyhow::Result<()> {
         futures::executor::block_on(async {
             tx.send(1).await.unwrap();
             go.recv().await.unwrap();
-            let _held = tx;
+            // That thread has something to do until the process has ended.
+            let tick = async || while !timeout(Duration::from_micros(100), pending::<()>()).await.is_ok() {};
+            std::thread::spawn(move || futures::executor::block_on(tick()));
             let _slow = Slow;
+            let _held = tx;
             panic!("under another executor");
         })
     }
@@ -244,7 +247,7 @@ async fn a_panic_under_another_executor_is_a_death() -> anyhow::Result<()> {
     struct Slow;
     impl Drop for Slow {
         fn drop(&mut self) {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
     for _ in 0..5 {

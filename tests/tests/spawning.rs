@@ -212,7 +212,8 @@ async fn who_does_not_fit_waits_or_is_refused() -> anyhow::Result<()> {
     let all = std::thread::available_parallelism()?.get() as u32;
     let holder = spawn(stay, ()).cores(all).await?;
     let (mut tx, rx) = channel::<u8>();
-    let late = spawn(|_: Receiver<u8>| (), rx).cores(1).deadline(Duration::from_millis(20)).await.unwrap_err();
+    let late =
+        spawn(|_: Receiver<u8>| (), rx).cores(1).deadline(Duration::from_millis(20)).await.unwrap_err();
     assert!(matches!(&late.reason, SpawnReason::Deadline(text) if text.contains("cores")), "{late}");
     // The end that would have gone along still works.
     let mut rx = late.args;

@@ -1,7 +1,7 @@
 //! Pictures of a board: a PNG file, and dots for a terminal.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Write},
     ops::Range,
     path::{Path, PathBuf},
@@ -20,6 +20,21 @@ pub(crate) struct PictureError {
     pub(crate) path: PathBuf,
     /// What the system said.
     pub(crate) source: io::Error,
+}
+
+/// Finds out whether a picture can be written to `path`, and leaves what is there as it is.
+///
+/// # Errors
+/// [`PictureError`] when it can't.
+pub(crate) fn check_writable(path: &Path) -> Result<(), PictureError> {
+    let opened = match File::create_new(path) {
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            File::options().write(true).open(path).map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    opened.map_err(|source| PictureError { path: path.to_owned(), source })
 }
 
 /// Writes a board as a PNG file, live cells light on dark.
@@ -171,11 +186,11 @@ fn living(rows: &[impl AsRef<[u64]>], size: BoardSize) -> Option<(Range<u32>, Ra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::{patterns, strip::Strip};
+    use crate::demo::{patterns::tests::named, strip::Strip};
 
     fn board(name: &str, size: BoardSize, (x, y): (u32, u32)) -> Strip {
         let mut board = Strip::new(size.width, size.height);
-        for (cell_x, cell_y) in patterns::named(name).unwrap().cells {
+        for (cell_x, cell_y) in named(name).cells {
             board.set(x + cell_x, y + cell_y);
         }
         board
@@ -225,12 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn to_check_leaves_no_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new.png"), folder.path().join("old.png"));
+        fs::write(&old, "old").unwrap();
+        check_writable(&new).unwrap();
+        check_writable(&old).unwrap();
+        assert_eq!((new.exists(), &fs::read(old).unwrap()[..]), (false, &b"old"[..]));
+        assert!(check_writable(folder.path()).is_err());
+        assert!(check_writable(&folder.path().join("no/new.png")).is_err());
+    }
+
+    #[test]
     fn a_disk_that_is_full_is_told() {
         for side in [3, 4097] {
             let size = BoardSize { width: side, height: 3 };
             let rows = Strip::new(side, 3);
             let error = write_png(Path::new("/dev/full"), size, rows.rows()).unwrap_err();
-            assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{side}");
+            assert!(error.source.to_string().contains("No space left"), "{side}: {}", error.source);
         }
     }
 

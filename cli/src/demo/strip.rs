@@ -84,16 +84,18 @@ impl Strip {
         self.cells[y * self.stride + x / 64] |= 1 << (x % 64);
     }
 
-    /// Gives a row the cells in `words`, one bit a cell.
+    /// Fills every row `y` with the cells in `words(y)`, one bit a cell.
     ///
     /// # Panics
-    /// Panics when there is no such row, or too few words for it, and between the two steps of a generation.
-    pub(crate) fn set_row(&mut self, y: u32, words: impl IntoIterator<Item = u64>) {
-        assert!(!self.inner_done, "a row was set in the middle of a generation");
-        let row = &mut self.cells[y as usize * self.stride..][..self.row_words];
-        let mut words = words.into_iter();
-        row.fill_with(|| words.next().expect("as many words as a row has"));
-        row[self.row_words - 1] &= kernel::last_word_mask(self.width);
+    /// Panics when there are too few words for a row, and between the two steps of a generation.
+    pub(crate) fn fill<W: Iterator<Item = u64>>(&mut self, words: impl Fn(u32) -> W) {
+        assert!(!self.inner_done, "a strip was filled in the middle of a generation");
+        for (y, row) in (0..).zip(self.cells.chunks_exact_mut(self.stride)) {
+            let mut words = words(y);
+            let row = &mut row[..self.row_words];
+            row.fill_with(|| words.next().expect("as many words as a row has"));
+            row[self.row_words - 1] &= kernel::last_word_mask(self.width);
+        }
     }
 
     /// One row.

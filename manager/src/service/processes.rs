@@ -6,7 +6,6 @@ use std::{
 };
 
 use protocol::control::{CONTROL_FD, CONTROL_VARIABLE, Framing, HARNESS_STDOUT_FD, Welcome, encode};
-use protocol::limits::RING_BYTES_DEFAULT;
 use tokio::{io::unix::AsyncFd, net::unix::pipe};
 use transport::{park, socket::Socket};
 
@@ -101,6 +100,8 @@ impl Live {
                 Ok(0) => return Ok(Rest::None),
                 Ok(read) => self.framing.feed(&buffer[..read], []),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Rest::Later),
+                // It has ended, and had not read all that it was told.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Rest::None),
                 Err(error) => return Err(format!("its control socket failed: {error}")),
             }
             while let Some((message, _)) = self.framing.take().map_err(|error| error.to_string())? {
@@ -118,7 +119,7 @@ impl Service {
         let started = shared.borrow_mut().start(shared, launch);
         let mut service = shared.borrow_mut();
         match started {
-            Ok(()) => service.state.on_launched(process),
+            Ok(()) => service.state.on_launched(process, &launch.rings),
             Err(text) => {
                 if let Some(live) = service.live.remove(&process) {
                     service.free_slots.push(live.slot);
@@ -192,8 +193,11 @@ impl Service {
         };
         live.tell(&ToProcess { word: Some(FromManager::Welcome(welcome)) }, files);
         self.live.insert(spec.process, live);
-        for ring in &spec.rings {
-            self.make_ring(spec.process, *ring, RING_BYTES_DEFAULT, None);
+        for state::NewRing { ring, capacity, sender } in &spec.rings {
+            // Without a ring ahead of need the process asks for one when it has need, and hears then why not.
+            if let Err(error) = self.make_ring(spec.process, *ring, *capacity, *sender) {
+                self.state.on_ring_failed(*ring, None, &error.to_string());
+            }
         }
         self.watch(shared, spec, [stdout.into(), stderr.into()]).inspect_err(|_| {
             // Nobody would notice its end: it must not live.

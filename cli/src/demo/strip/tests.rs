@@ -114,8 +114,8 @@ fn bits_beyond_the_width_of_a_border_are_no_cells() {
 #[test]
 fn a_row_takes_its_words_and_no_more() {
     let mut strip = Strip::new(65, 2);
-    strip.set_row(1, [5, !0, !0]);
-    assert_eq!(strip.rows().collect::<Vec<_>>(), [&[0, 0], &[5, 1]]);
+    strip.fill(|y| [y.into(), !0, !0].into_iter());
+    assert_eq!(strip.rows().collect::<Vec<_>>(), [&[0, 1], &[1, 1]]);
 }
 
 #[test]
