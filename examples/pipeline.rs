@@ -46,7 +46,7 @@ async fn main() -> Result<(), Failure> {
     primes.extend(rest);
     println!("the primes below {LIMIT}: {primes:?}");
 
-    let is_prime = |number: &u32| (2..*number).all(|divisor| number % divisor != 0);
+    let is_prime = |number: &u32| !(2..*number).any(|divisor| number.is_multiple_of(divisor));
     if !primes.iter().copied().eq((2..LIMIT).filter(is_prime)) {
         return Err(Failure::new("these are not the primes"));
     }
@@ -67,7 +67,7 @@ async fn sieve(mut inbox: Receiver<Place>) -> Result<(u32, u32), Failure> {
     let prime = numbers.recv_owned().await?;
     let mut dropped = 0;
     while let Some(number) = next(&mut numbers).await? {
-        if number % prime == 0 {
+        if number.is_multiple_of(prime) {
             dropped += 1;
         } else {
             others.send(number).await?;

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Columns and rows of the board
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "4096x4096")]
     size: BoardSize,
-    /// How many generations to play [default: until a pattern that comes along has settled, else 1000]
+    /// How many generations to play [default: what a built-in pattern is known for, else 1000]
     #[arg(long, value_name = "N")]
     generations: Option<u32>,
     /// Into how many strips the board is cut, a process each [default: one for each core]

@@ -62,7 +62,7 @@ fn start_demo(args: &demo::Args) -> ExitCode {
             let mut arguments: Vec<_> = env::args_os().skip(1).collect();
             // Behind the command's name, where nothing can stand that would change their meaning.
             arguments.splice(1..1, more);
-            run::run_file(Path::new("/proc/self/exe"), arguments, run::Options::default())
+            run::run_file(Path::new("/proc/self/exe"), Path::new("demo"), arguments, run::Options::default())
         }
         Err(code) => code,
     }

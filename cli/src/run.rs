@@ -141,7 +141,7 @@ fn setup(doing: &'static str) -> impl FnOnce(io::Error) -> RunError {
 pub(crate) fn run(args: Args) -> ExitCode {
     let is_json = args.json;
     match prepare(args) {
-        Ok((path, arguments, options)) => run_file(&path, arguments, options),
+        Ok((path, arguments, options)) => run_file(&path, &path, arguments, options),
         Err(error) => report::failed(&error, is_json),
     }
 }
@@ -183,9 +183,9 @@ fn find(program: OsString) -> Result<PathBuf, RunError> {
 }
 
 /// Runs the program in a file as a job.
-pub(crate) fn run_file(path: &Path, arguments: Vec<OsString>, options: Options) -> ExitCode {
+pub(crate) fn run_file(path: &Path, called: &Path, arguments: Vec<OsString>, options: Options) -> ExitCode {
     match Image::load(path) {
-        Ok(image) => run_program(image, arguments, options),
+        Ok(image) => run_program(Image { path: called.to_owned(), ..image }, arguments, options),
         Err(error) => report::failed(&error.into(), options.is_json),
     }
 }

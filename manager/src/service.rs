@@ -145,6 +145,9 @@ pub enum JobError {
 /// How long the output of processes that have ended may take to be read to its end.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
+/// An end that passes through more processes than this before any of them is heard may get lost.
+const HOPS_MAX: u32 = 256;
+
 /// Runs a job to its end. Afterwards nothing of it is left: no process, file or descriptor.
 ///
 /// It must be called in a `tokio` `LocalSet` on a current-thread runtime, on a thread that lives as long as the
@@ -303,7 +306,7 @@ impl Service {
         let mut service = shared.borrow_mut();
         match effect {
             Effect::Tell { to, word, files } => {
-                if let Err(error) = service.tell(to, word, files) {
+                if let Err(error) = service.tell(to, *word, files) {
                     service.state.on_violation(to, &format!("a word could not be sent: {error}"));
                 }
             }
@@ -319,11 +322,6 @@ impl Service {
             Effect::Launch(launch) => {
                 drop(service);
                 Service::launch(shared, &launch);
-            }
-            Effect::Consult { holder, adoption } => {
-                drop(service);
-                Service::read(shared, holder);
-                shared.borrow_mut().state.on_adopt(adoption);
             }
         }
     }
@@ -392,25 +390,40 @@ impl Service {
     /// Takes in what a process has said.
     fn read(shared: &Shared, process: ProcessId) -> Rest {
         let mut service = shared.borrow_mut();
-        let service = &mut *service;
-        let Some(live) = service.live.get_mut(&process) else { return Rest::None };
-        let mut words = Vec::new();
-        let result = live.read(&mut words);
-        for word in words {
-            if let Some(word) = word.word
-                && let Err(Malformed(what)) = service.state.on_word(process, word)
-            {
-                service.state.on_violation(process, &format!("a control message without a sensible {what}"));
-                return Rest::None;
+        let rest = service.listen(process);
+        while service.hear(process, HOPS_MAX) {}
+        rest
+    }
+
+    /// Reads words of a process, to be taken in.
+    fn listen(&mut self, process: ProcessId) -> Rest {
+        let Some(live) = self.live.get_mut(&process) else { return Rest::None };
+        live.read().unwrap_or_else(|error| {
+            self.state.on_violation(process, &error);
+            Rest::None
+        })
+    }
+
+    /// Takes in the next word of a process, and before it those of others which it follows from; `false` when there
+    /// is none.
+    fn hear(&mut self, process: ProcessId, hops: u32) -> bool {
+        let Some(word) = self.live.get_mut(&process).and_then(|live| live.heard.pop_front()) else {
+            return false;
+        };
+        while hops > 0
+            && let Some(other) = self.state.unheard(process, &word)
+        {
+            if !self.hear(other, hops - 1) {
+                self.listen(other);
+                if !self.hear(other, hops - 1) {
+                    break;
+                }
             }
         }
-        match result {
-            Ok(rest) => rest,
-            Err(error) => {
-                service.state.on_violation(process, &error);
-                Rest::None
-            }
+        if let Err(Malformed(what)) = self.state.on_word(process, word) {
+            self.state.on_violation(process, &format!("a control message without a sensible {what}"));
         }
+        true
     }
 
     /// A process has ended.

@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Tell a process.
-    Tell { to: ProcessId, word: FromManager, files: Files },
+    Tell { to: ProcessId, word: Box<FromManager>, files: Files },
     /// Tell the scheduler.
     Schedule(ToScheduler),
     /// Start a process, with these rings.
@@ -43,8 +43,6 @@ pub(crate) enum Effect {
     MakeRing { to: ProcessId, ring: u64, capacity: usize, sender: Option<EndId> },
     /// Give a ring's files up.
     FreeRing(u64),
-    /// Take in all that `holder` has said, then [`State::on_adopt`] again.
-    Consult { holder: ProcessId, adoption: Adoption },
 }
 
 /// The files that go along with a word.
@@ -83,14 +81,6 @@ pub(crate) struct NewRing {
     pub(crate) capacity: usize,
     /// The sender in its arguments that it is meant for.
     pub(crate) sender: Option<EndId>,
-}
-
-/// Ends that a process says it has taken out of a message, or has dropped with it.
-#[derive(Clone, Debug)]
-pub(crate) struct Adoption {
-    pub(crate) process: ProcessId,
-    pub(crate) ends: Vec<EndId>,
-    pub(crate) discard: bool,
 }
 
 /// The record of one process.
@@ -272,12 +262,12 @@ impl State {
                 self.wiring.on_transfer(process, via, &ends, &mut effects);
             }
             FromProcess::Adopt(word) => {
-                let ends = EndId::list_from_word(&word.ends)?;
-                self.adopt(Adoption { process, ends, discard: false }, true);
+                // Ends that it does not hold stay where they are, and are of no use to it.
+                let _ = self.wiring.on_adopt(process, &EndId::list_from_word(&word.ends)?);
             }
             FromProcess::Discard(word) => {
                 let ends = EndId::list_from_word(&word.ends)?;
-                self.adopt(Adoption { process, ends, discard: true }, true);
+                let _ = self.wiring.on_discard(process, &ends, &mut effects);
             }
             FromProcess::NeedRing(word) => {
                 self.on_need_ring(process, EndId::from_word(&word.sender)?, check_capacity(word.capacity)?)?;
@@ -292,29 +282,16 @@ impl State {
         Ok(())
     }
 
+    /// Who has to be heard before that word of a process can be taken in.
+    pub(crate) fn unheard(&self, process: ProcessId, word: &FromProcess) -> Option<ProcessId> {
+        let (FromProcess::Adopt(word) | FromProcess::Discard(word)) = word else { return None };
+        let ends = EndId::list_from_word(&word.ends).ok()?;
+        ends.into_iter().find_map(|end| self.wiring.unheard(process, end))
+    }
+
     /// A process does not keep to the rules.
     pub(crate) fn on_violation(&mut self, process: ProcessId, what: &str) {
         self.kill(process, Ending::Killed { by: format!("the manager: {what}") });
-    }
-
-    /// After a [`Effect::Consult`].
-    pub(crate) fn on_adopt(&mut self, adoption: Adoption) {
-        self.adopt(adoption, false);
-    }
-
-    fn adopt(&mut self, adoption: Adoption, may_consult: bool) {
-        let mut effects = Vec::new();
-        let adopted = if adoption.discard {
-            self.wiring.on_discard(adoption.process, &adoption.ends, &mut effects)
-        } else {
-            self.wiring.on_adopt(adoption.process, &adoption.ends)
-        };
-        if let Err(wiring::NotHeld { holder: Some(holder), .. }) = adopted
-            && may_consult
-        {
-            self.effects.push(Effect::Consult { holder, adoption });
-        }
-        self.run_wiring(effects);
     }
 
     fn on_spawn(&mut self, parent: ProcessId, spawn: Spawn) -> Result<(), Malformed> {
@@ -338,7 +315,7 @@ impl State {
         let (mut effects, package) = (Vec::new(), Package::Arguments(process));
         let packed = self.wiring.pack(parent, &ends, package, &mut effects);
         self.run_wiring(effects);
-        if let Err(wiring::NotHeld { end, .. }) = packed {
+        if let Err(wiring::NotHeld(end)) = packed {
             let text = format!("the channel end {end} in the arguments was used, or is not this process's");
             return refuse(self, SpawnFailure::Invalid, text);
         }
@@ -654,7 +631,7 @@ impl State {
     }
 
     fn tell(&mut self, to: ProcessId, word: FromManager) {
-        self.effects.push(Effect::Tell { to, word, files: Files::None });
+        self.effects.push(Effect::Tell { to, word: Box::new(word), files: Files::None });
     }
 
     fn run_wiring(&mut self, effects: Vec<wiring::Effect>) {
@@ -689,7 +666,7 @@ impl State {
                     (to, FromManager::ReceiverOver(word), Files::None)
                 }
             };
-            self.effects.push(Effect::Tell { to, word, files });
+            self.effects.push(Effect::Tell { to, word: Box::new(word), files });
         }
     }
 }

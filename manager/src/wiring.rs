@@ -40,12 +40,7 @@ pub(crate) enum Effect {
 
 /// An end is not where it would have to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NotHeld {
-    /// Which.
-    pub(crate) end: EndId,
-    /// The process that holds it as far as is known. It may have said otherwise already, on its own socket.
-    pub(crate) holder: Option<ProcessId>,
-}
+pub(crate) struct NotHeld(pub(crate) EndId);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Holder {
@@ -261,8 +256,7 @@ impl Wiring {
     /// A process has taken ends out of a message.
     ///
     /// # Errors
-    /// [`NotHeld`] for the first end that is not on its way to that process. If there is another holder, it has
-    /// said so already on its own socket, if it was honest: read that, and ask again.
+    /// [`NotHeld`] for the first end that is not on its way to that process. See [`unheard`](Self::unheard).
     pub(crate) fn on_adopt(&mut self, process: ProcessId, ends: &[EndId]) -> Result<(), NotHeld> {
         for end in ends {
             match self.ends.get(end).map(|end| end.holder) {
@@ -270,11 +264,26 @@ impl Wiring {
                     self.hand(*end, Holder::Process(process));
                 }
                 Some(Holder::Process(holder)) if holder == process => {}
-                Some(Holder::Process(holder)) => return Err(NotHeld { end: *end, holder: Some(holder) }),
-                _ => return Err(NotHeld { end: *end, holder: None }),
+                _ => return Err(NotHeld(*end)),
             }
         }
         Ok(())
+    }
+
+    /// Who has to be heard before it is known whether an end is on its way to that process: each who had it before
+    /// has said on its own socket that it passed it on, but that may not have been read yet.
+    pub(crate) fn unheard(&self, process: ProcessId, end: EndId) -> Option<ProcessId> {
+        let mut end = end;
+        let holder = loop {
+            match self.ends.get(&end).map(|end| end.holder) {
+                None => break end.maker(),
+                Some(Holder::Process(holder)) => break holder,
+                // If it has arrived, then so has the receiver through which it came.
+                Some(Holder::InFlight(channel)) => end = channel,
+                Some(Holder::Package(_)) => return None,
+            }
+        };
+        (holder != process).then_some(holder)
     }
 
     /// A process has dropped a message with ends in it.
@@ -305,7 +314,7 @@ impl Wiring {
     ) -> Result<(), NotHeld> {
         let distinct: BTreeSet<EndId> = ends.iter().copied().collect();
         if let Some(end) = distinct.iter().copied().find(|end| !self.can_move(process, *end)) {
-            return Err(NotHeld { end, holder: None });
+            return Err(NotHeld(end));
         }
         for end in distinct {
             self.on_unreserve(end, effects);

@@ -5,7 +5,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use protocol::control::{CONTROL_FD, CONTROL_VARIABLE, Framing, HARNESS_STDOUT_FD, Welcome, encode};
+use protocol::control::{
+    CONTROL_FD, CONTROL_VARIABLE, Framing, FromProcess, HARNESS_STDOUT_FD, Welcome, encode,
+};
 use tokio::{io::unix::AsyncFd, net::unix::pipe};
 use transport::{park, socket::Socket};
 
@@ -22,6 +24,8 @@ pub(super) struct Live {
     pub(super) started: Instant,
     socket: Rc<AsyncFd<Socket>>,
     framing: Framing<OwnedFd>,
+    /// What it has said and was not taken in yet.
+    pub(super) heard: VecDeque<FromProcess>,
     outgoing: VecDeque<Outgoing>,
     /// Tells the task that waits for room in the socket that there is need, or that the process is no more.
     writing: Rc<Notify>,
@@ -91,8 +95,8 @@ impl Live {
         park::wake(word);
     }
 
-    /// Reads messages.
-    pub(super) fn read(&mut self, messages: &mut Vec<ToManager>) -> Result<Rest, String> {
+    /// Reads words.
+    pub(super) fn read(&mut self) -> Result<Rest, String> {
         let mut buffer = [0; 64 << 10];
         for _ in 0..READS {
             // Processes have no descriptors to give; those that come are closed at once.
@@ -104,8 +108,10 @@ impl Live {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Rest::None),
                 Err(error) => return Err(format!("its control socket failed: {error}")),
             }
-            while let Some((message, _)) = self.framing.take().map_err(|error| error.to_string())? {
-                messages.push(message);
+            while let Some((message, _)) =
+                self.framing.take::<ToManager>().map_err(|error| error.to_string())?
+            {
+                self.heard.extend(message.word);
             }
         }
         Ok(Rest::Now)
@@ -188,6 +194,7 @@ impl Service {
             started,
             socket,
             framing: Framing::default(),
+            heard: VecDeque::new(),
             outgoing: VecDeque::new(),
             writing: Rc::new(Notify::new()),
         };

@@ -95,8 +95,12 @@ fn adoption_may_be_heard_of_before_the_transfer() {
     let (mut wiring, mut effects) = (wired(), Vec::new());
     wiring.on_declare(A, end(3), end(2), 4096);
     give(&mut wiring, &[end(1)], B);
-    assert_eq!(wiring.on_adopt(B, &[end(3)]), Err(NotHeld { end: end(3), holder: Some(A) }));
+    assert_eq!(wiring.on_adopt(B, &[end(3)]), Err(NotHeld(end(3))));
+    assert_eq!(wiring.unheard(B, end(3)), Some(A));
     wiring.on_transfer(A, end(0), &[end(3)], &mut effects);
+    assert_eq!(wiring.unheard(B, end(3)), None);
+    assert_eq!(wiring.unheard(C, end(3)), Some(B), "it may have passed it on");
+    assert_eq!(wiring.unheard(B, end(9)), Some(end(9).maker()), "it may have made it");
     assert_eq!(wiring.on_adopt(B, &[end(3)]), Ok(()));
     wiring.on_open_receiver(B, end(3), &mut effects);
     assert_eq!(effects, []);

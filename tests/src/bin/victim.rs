@@ -139,10 +139,8 @@ async fn start_all() -> anyhow::Result<()> {
 
 /// Starts a process by other means, which leaves the session, and waits for ever.
 fn linger(mut ready: Sender<()>) {
-    let mut started = Command::new("/usr/bin/setsid");
-    started.args(["/bin/sleep", "1000"]).stdout(Stdio::null()).spawn().unwrap();
+    let mut command = Command::new("/usr/bin/setsid");
+    let mut outsider = command.args(["/bin/sleep", "1000"]).stdout(Stdio::null()).spawn().unwrap();
     ready.send_blocking(()).unwrap();
-    loop {
-        std::thread::park();
-    }
+    outsider.wait().unwrap();
 }
