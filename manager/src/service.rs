@@ -189,6 +189,8 @@ pub async fn run_job(
 }
 
 struct Service {
+    /// Processes that were listened to because of another, and have perhaps not been heard out.
+    overheard: Vec<ProcessId>,
     state: State,
     spec: Template,
     to_scheduler: UnboundedSender<ToScheduler>,
@@ -270,6 +272,7 @@ impl Service {
             root_harness: spec.harness,
         };
         Ok(Rc::new(RefCell::new(Service {
+            overheard: Vec::new(),
             state,
             spec: template,
             to_scheduler,
@@ -391,7 +394,12 @@ impl Service {
     fn read(shared: &Shared, process: ProcessId) -> Rest {
         let mut service = shared.borrow_mut();
         let rest = service.listen(process);
-        while service.hear(process, HOPS_MAX) {}
+        let mut next = Some(process);
+        while let Some(process) = next {
+            while service.hear(process, HOPS_MAX) {}
+            // Those that were listened to on the way may have said more; their sockets don't call again for it.
+            next = service.overheard.pop();
+        }
         rest
     }
 
@@ -415,6 +423,7 @@ impl Service {
         {
             if !self.hear(other, hops - 1) {
                 self.listen(other);
+                self.overheard.push(other);
                 if !self.hear(other, hops - 1) {
                     break;
                 }
@@ -422,6 +431,9 @@ impl Service {
         }
         if let Err(Malformed(what)) = self.state.on_word(process, word) {
             self.state.on_violation(process, &format!("a control message without a sensible {what}"));
+            if let Some(live) = self.live.get_mut(&process) {
+                live.heard.clear();
+            }
         }
         true
     }

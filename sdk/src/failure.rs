@@ -50,7 +50,9 @@ impl fmt::Debug for Failure {
 }
 
 /// Any error of this crate, for functions that do several things.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+///
+/// Its `Debug` is its text, so that `fn main() -> Result<(), archean::Error>` ends with a readable line.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A process was not started.
@@ -65,6 +67,12 @@ pub enum Error {
     /// A process ended otherwise than by returning.
     #[error(transparent)]
     Exit(ExitError),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl<A> From<SpawnError<A>> for Error {
