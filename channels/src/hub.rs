@@ -179,8 +179,9 @@ impl Hub {
         self.parts.wiring.tell(word, true);
     }
 
-    /// Says a word that matters only to later ones.
-    pub(crate) fn tell_later(&self, word: FromProcess) {
+    /// Says a word that nobody waits for: it is sent with the next one that somebody does, or when the process next
+    /// sleeps.
+    pub fn tell_later(&self, word: FromProcess) {
         self.parts.wiring.tell(word, false);
     }
 

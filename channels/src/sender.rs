@@ -264,7 +264,13 @@ impl<T: Data> Sender<T> {
                     let wait = [Wait { memory: memory.clone(), position: 0, side: Side::Producer }];
                     open.ring = Some(Ring { producer: Producer::new(memory), needed: HEADER_BYTES, wait });
                     let word = OpenSender { sender: cell.id.to_word(), ring: unused.id };
-                    hub.tell(FromProcess::OpenSender(word));
+                    open.take_news();
+                    if open.doorbell.is_some() {
+                        // The receiver has the ring already; the manager need not hear of its use before it does.
+                        hub.tell_later(FromProcess::OpenSender(word));
+                    } else {
+                        hub.tell(FromProcess::OpenSender(word));
+                    }
                 }
                 None if !open.asked => {
                     open.asked = true;

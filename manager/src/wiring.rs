@@ -429,7 +429,8 @@ impl Wiring {
             effects.extend(rings.map(|(ring, _)| Effect::FreeRing(ring)));
             for sender in &channel.senders {
                 let Some(end) = self.ends.get_mut(sender) else { continue };
-                if let (Holder::Process(to), true) = (end.holder, end.open) {
+                // One with a reserved ring may be in use without having said so yet.
+                if let (Holder::Process(to), true) = (end.holder, end.open || end.reserved.is_some()) {
                     effects.push(Effect::ReceiverOver { to, sender: *sender, over: over.clone() });
                 }
                 effects.extend(end.ring.take().map(Effect::FreeRing));

@@ -111,7 +111,7 @@ impl Control {
 
     fn pump(&self, hub: &Hub) -> bool {
         let mut incoming = lock(&self.incoming);
-        let mut buffer = [0; 16 << 10];
+        let mut buffer = [0; 4 << 10];
         let mut any = false;
         loop {
             loop {

@@ -166,7 +166,7 @@ fn connect(fd: &OsString) -> Result<Option<Work>, String> {
         cores,
     };
     ME.set(me).map_err(|_| "it has joined one already".to_owned())?;
-    hub.tell(FromProcess::Hello(Hello { version: VERSION }));
+    hub.tell_later(FromProcess::Hello(Hello { version: VERSION }));
     hook_panics(hub);
     settle_in(&welcome).map_err(because("its standard output can't be put in place"))?;
     let Welcome { entry, argument, ends, .. } = welcome;
@@ -178,7 +178,8 @@ fn await_welcome(
     socket: &Socket,
     incoming: &mut Framing<OwnedFd>,
 ) -> Result<(Welcome, Vec<OwnedFd>), String> {
-    let mut buffer = vec![0; 64 << 10];
+    // Small, because memory that is touched for the first time costs more than reading twice.
+    let mut buffer = [0; 4 << 10];
     loop {
         match incoming.take::<ToProcess>().map_err(|error| error.to_string())? {
             Some((ToProcess { word: Some(FromManager::Welcome(welcome)) }, files)) => {
