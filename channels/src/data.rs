@@ -275,6 +275,7 @@ pub fn pack<T: Data>(value: &T) -> Result<Packed, String> {
 ///
 /// # Errors
 /// What is wrong, in words.
+#[inline]
 pub(crate) fn check<T: Data>(bytes: &[u8]) -> Result<&T::Archived, String> {
     const { assert!(align_of::<T::Archived>() <= 16, "types aligned to more than 16 bytes can't be sent") };
     rkyv::access::<T::Archived, rancor::Error>(bytes).map_err(|error| error.to_string())

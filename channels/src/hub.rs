@@ -206,10 +206,16 @@ impl Hub {
         }
     }
 
+    /// Whether the manager has said anything that was not taken in.
+    #[inline]
+    pub(crate) fn has_word(&self) -> bool {
+        self.event_word().load(Ordering::Relaxed) != self.handled.load(Ordering::Relaxed)
+    }
+
     /// Takes in what the manager has said, if it has said anything.
     #[inline]
     pub fn look(&self) {
-        if self.event_word().load(Ordering::Relaxed) != self.handled.load(Ordering::Relaxed) {
+        if self.has_word() {
             self.pump();
         }
     }
@@ -226,6 +232,7 @@ impl Hub {
         }
     }
 
+    #[inline]
     fn event_word(&self) -> &AtomicU32 {
         self.parts.events.0.word(self.parts.events.1)
     }

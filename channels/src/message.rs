@@ -26,6 +26,7 @@ pub struct Message<'r, T: Archive> {
 
 impl<'r, T: Data> Message<'r, T> {
     /// `archived` is the checked value in the frame in front of `inbound`'s ring.
+    #[inline]
     pub(crate) fn new(
         hub: &'static Hub,
         inbound: &'r mut Inbound,
@@ -77,6 +78,7 @@ impl<T: Archive> Deref for Message<'_, T> {
 }
 
 impl<T: Archive> Drop for Message<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         if self.frame.header.ends > 0 {
             let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();

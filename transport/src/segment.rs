@@ -248,6 +248,7 @@ impl Mapped {
         (magic == MAGIC).then_some((hash, name))
     }
 
+    #[inline]
     fn at(&self, position: u64) -> *mut u8 {
         let offset = position as usize & (self.capacity - 1);
         // SAFETY: the offset is less than the capacity, so it lies in the first of the two mappings of the frames.
@@ -311,6 +312,7 @@ impl Words {
     ///
     /// # Panics
     /// When the index is none of them.
+    #[inline]
     pub fn word(&self, index: usize) -> &AtomicU32 {
         assert!(index < self.count, "word {index} of {}", self.count);
         // SAFETY: the word lies in the mapping, aligned (strides are multiples of four), and lives as long as it;
