@@ -5,6 +5,7 @@
 //! its manager moves when it has said something. Messages themselves pass it by.
 
 mod executor;
+mod rings;
 
 pub use crate::timers::TimerKey;
 pub use executor::block_on;
@@ -23,7 +24,7 @@ use std::{
 };
 
 use protocol::{
-    control::{Close, FromManager, FromProcess, Incoming, Malformed, NeedRing, Ring},
+    control::{Close, FromManager, FromProcess, Incoming, Malformed},
     ending::Over,
     ids::{EndId, ProcessId},
 };
@@ -32,6 +33,8 @@ use transport::{
     ring::wait::Sleep,
     segment::{Doorbell, Mapped, Words},
 };
+
+use rings::Rings;
 
 use crate::{
     port::{News, Polled, Port, Wait},
@@ -89,35 +92,6 @@ pub struct Hub {
     abandoned: Mutex<Vec<(ThreadId, EndId)>>,
     timers: Timers,
     driver: Once,
-}
-
-#[derive(Default)]
-struct Rings {
-    unused: Vec<UnusedRing>,
-    /// Doorbells of the receivers of rings that are meant for senders which were not used yet.
-    doorbells: HashMap<EndId, Arc<Doorbell>>,
-    wanted: Vec<Waker>,
-}
-
-/// A ring that no sender writes yet.
-pub(crate) struct UnusedRing {
-    pub(crate) id: u64,
-    data: OwnedFd,
-    consumer: OwnedFd,
-    capacity: usize,
-    /// The sender that it is meant for, if it is.
-    sender: Option<EndId>,
-}
-
-impl UnusedRing {
-    fn is_for(&self, sender: EndId, capacity: usize) -> bool {
-        self.capacity == capacity && self.sender.is_none_or(|meant| meant == sender)
-    }
-
-    /// Its memory, as the sender maps it.
-    pub(crate) fn map(&self) -> std::io::Result<Mapped> {
-        Mapped::for_producer(self.data.as_fd(), self.consumer.as_fd(), self.capacity)
-    }
 }
 
 static HUB: OnceLock<Hub> = OnceLock::new();
@@ -268,22 +242,6 @@ impl Hub {
         Ok(None)
     }
 
-    fn on_ring(&self, ring: Ring, files: Vec<OwnedFd>) -> Result<(), Malformed> {
-        let [data, consumer] = files.try_into().map_err(|_| Malformed("ring"))?;
-        let sender = match ring.sender.as_slice() {
-            [] => None,
-            sender => Some(EndId::from_word(sender)?),
-        };
-        let ring = UnusedRing { id: ring.ring, data, consumer, capacity: ring.capacity as usize, sender };
-        let wanted = {
-            let mut rings = lock(&self.rings);
-            rings.unused.push(ring);
-            std::mem::take(&mut rings.wanted)
-        };
-        wanted.into_iter().for_each(Waker::wake);
-        Ok(())
-    }
-
     fn on_incoming(&self, word: Incoming, files: Vec<OwnedFd>) -> Result<(), Malformed> {
         let (receiver, sender) = (EndId::from_word(&word.receiver)?, EndId::from_word(&word.sender)?);
         let [data, consumer, doorbell] = files.try_into().map_err(|_| Malformed("ring"))?;
@@ -334,42 +292,10 @@ impl Hub {
         port
     }
 
-    /// Gives up what is kept for an end that has moved away or was closed.
-    pub(crate) fn forget(&self, end: EndId) {
-        let mut rings = lock(&self.rings);
-        rings.unused.retain(|ring| ring.sender != Some(end));
-        rings.doorbells.remove(&end);
-    }
-
     /// Forgets the port of an end that is dropped.
     pub(crate) fn close(&self, port: &Port) {
         lock(&self.ports).remove(&port.end);
         port.forget();
-    }
-
-    /// A ring for that sender, if there is one; rather the one that is meant for it.
-    pub(crate) fn take_ring(&self, sender: EndId, capacity: usize) -> Option<UnusedRing> {
-        let mut rings = lock(&self.rings);
-        let fitting = rings.unused.iter().enumerate().filter(|(_, ring)| ring.is_for(sender, capacity));
-        let (index, _) = fitting.max_by_key(|(_, ring)| ring.sender.is_some())?;
-        Some(rings.unused.swap_remove(index))
-    }
-
-    /// Whether there is a ring for that sender.
-    pub(crate) fn has_ring(&self, sender: EndId, capacity: usize) -> bool {
-        lock(&self.rings).unused.iter().any(|ring| ring.is_for(sender, capacity))
-    }
-
-    /// Asks the manager for a ring; it comes as news of the hub.
-    pub(crate) fn want_ring(&self, sender: EndId, capacity: usize) {
-        let word = NeedRing { sender: sender.to_word(), capacity: capacity as u64 };
-        self.tell(FromProcess::NeedRing(word));
-    }
-
-    /// Has `waker` woken when a ring comes.
-    pub(crate) fn wake_for_ring(&self, waker: &Waker) {
-        lock(&self.rings).wanted.push(waker.clone());
-        self.drive();
     }
 
     // ---- waiting

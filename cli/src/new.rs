@@ -149,7 +149,7 @@ publish = false
 [dependencies]
 archean = {dependency}
 
-# Panics in a release build name their file and line.
+# Debuggers and profilers find the lines of a release build.
 [profile.release]
 debug = "line-tables-only"
 

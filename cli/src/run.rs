@@ -212,6 +212,7 @@ fn launch(image: Image, arguments: Vec<OsString>, options: Options) -> Result<Ou
         wait: options.wait,
         harness: options.is_harness,
     };
+    manager::prepare().map_err(RunError::Job)?;
     let launcher = watchdog::split().map_err(setup("splitting off the watchdog"))?;
     let runtime =
         runtime::Builder::new_current_thread().enable_all().build().map_err(setup("starting the runtime"))?;

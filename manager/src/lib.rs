@@ -14,4 +14,4 @@ mod state;
 mod wiring;
 
 pub use image::Image;
-pub use service::{JobEnd, JobError, JobSpec, Output, Stop, capacity, run_job};
+pub use service::{JobEnd, JobError, JobSpec, Output, Stop, capacity, prepare, run_job};

@@ -8,8 +8,7 @@ mod machine;
 mod processes;
 mod watched;
 
-pub use machine::capacity;
-use machine::raise_descriptor_limit;
+pub use machine::{capacity, prepare};
 
 use std::{
     cell::RefCell,
@@ -30,7 +29,7 @@ use protocol::{
     control::{FromManager, Malformed, Ring, ToManager, ToProcess, Variable},
     ending::{Exit, Usage},
     ids::{EndId, MachineId, ProcessId},
-    limits::PROCESSES_MAX,
+    limits::{HEARING_HOPS_MAX, PROCESSES_MAX},
     placement::{FromScheduler, ToScheduler},
     resources::Request,
 };
@@ -137,6 +136,16 @@ pub enum JobError {
         /// How it refused.
         error: io::Error,
     },
+    /// This process may not have enough open files.
+    #[error(
+        "the limit of open files is {limit}, and a job needs {needed} at least: raise it with `ulimit -n`"
+    )]
+    Descriptors {
+        /// The limit.
+        limit: u64,
+        /// What is needed.
+        needed: u64,
+    },
     /// An argument or a variable holds a NUL byte, which no program can be given.
     #[error("`{0}` holds a NUL byte")]
     Nul(String),
@@ -144,9 +153,6 @@ pub enum JobError {
 
 /// How long the output of processes that have ended may take to be read to its end.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
-
-/// An end that passes through more processes than this before any of them is heard may get lost.
-const HOPS_MAX: u32 = 256;
 
 /// Runs a job to its end. Afterwards nothing of it is left: no process, file or descriptor.
 ///
@@ -226,7 +232,7 @@ impl Service {
         output: Sender<Output>,
     ) -> Result<Shared, JobError> {
         let system = |what| move |error| JobError::System { what, error };
-        raise_descriptor_limit().map_err(system("raising the limit of open files"))?;
+        prepare()?;
         let slots = PROCESSES_MAX as usize;
         let events_file = segment::create(c"archean-events", slots * EVENT_SLOT_BYTES)
             .map_err(system("making the events file"))?;
@@ -318,7 +324,7 @@ impl Service {
             Effect::Kill(process) => service.kill(process),
             Effect::FreeRing(ring) => drop(service.rings.remove(&ring)),
             Effect::MakeRing { to, ring, capacity, sender } => {
-                if let Err(error) = service.make_ring(to, ring, capacity, None) {
+                if let Err(error) = service.make_ring(to, ring, capacity, sender, true) {
                     service.state.on_ring_failed(ring, sender, &error.to_string());
                 }
             }
@@ -364,10 +370,11 @@ impl Service {
         ring: u64,
         capacity: usize,
         meant_for: Option<EndId>,
+        asked: bool,
     ) -> io::Result<()> {
         let files = self.new_ring(ring, capacity)?;
         let sender = meant_for.map(EndId::to_word).unwrap_or_default();
-        let word = Ring { ring, capacity: capacity as u64, sender };
+        let word = Ring { ring, capacity: capacity as u64, sender, asked };
         if let Some(live) = self.live.get_mut(&to) {
             live.tell(&ToProcess { word: Some(FromManager::Ring(word)) }, files);
             live.ring_event(self.events.word(live.slot as usize));
@@ -396,7 +403,7 @@ impl Service {
         let rest = service.listen(process);
         let mut next = Some(process);
         while let Some(process) = next {
-            while service.hear(process, HOPS_MAX) {}
+            while service.hear(process, HEARING_HOPS_MAX) {}
             // Those that were listened to on the way may have said more; their sockets don't call again for it.
             next = service.overheard.pop();
         }

@@ -95,6 +95,8 @@ struct Process {
     detached: bool,
     /// It is being killed, and this is how it will have ended.
     killing: Option<Ending>,
+    /// It did not keep to the rules; however it ended then, this is why.
+    violation: Option<Ending>,
     last_words: Option<Ending>,
     finished: Option<Finished>,
     /// The first death that this process heard of.
@@ -103,13 +105,25 @@ struct Process {
     unused_rings: usize,
 }
 
+/// A ring that no sender writes yet.
+#[derive(Clone, Copy, Debug)]
+struct Unused {
+    owner: ProcessId,
+    /// It was given ahead of need, and is to be replaced when it is used.
+    spare: bool,
+    /// The sender that it is meant for.
+    sender: Option<EndId>,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct State {
     processes: BTreeMap<ProcessId, Process>,
     wiring: Wiring,
-    /// Rings that no sender writes yet, with their owners; `true` for those given ahead of need.
-    unused: BTreeMap<u64, (ProcessId, bool)>,
+    /// Rings that no sender writes yet.
+    unused: BTreeMap<u64, Unused>,
+    /// Those of them that are meant for one sender.
+    meant: BTreeMap<EndId, u64>,
     rings: u64,
     root: ProcessId,
     root_exit: Option<Exit>,
@@ -140,6 +154,7 @@ impl State {
             processes: BTreeMap::new(),
             wiring: Wiring::default(),
             unused: BTreeMap::new(),
+            meant: BTreeMap::new(),
             rings: 0,
             root: id,
             root_exit: None,
@@ -188,6 +203,7 @@ impl State {
             request,
             detached: false,
             killing: None,
+            violation: None,
             last_words: None,
             finished: None,
             bereaved: None,
@@ -237,14 +253,13 @@ impl State {
             }
             FromProcess::OpenSender(word) => {
                 let sender = EndId::from_word(&word.sender)?;
-                match self.unused.get(&word.ring) {
-                    Some((owner, spare)) if *owner == process => {
-                        let spare = *spare;
-                        self.unused.remove(&word.ring);
-                        self.on_ring_used(process, spare);
-                    }
-                    _ => return Err(Malformed("ring of its own")),
+                if self.unused.get(&word.ring).is_none_or(|unused| unused.owner != process) {
+                    return Err(Malformed("ring of its own"));
                 }
+                if let Some(Unused { spare: true, .. }) = self.take_unused(word.ring) {
+                    self.give_ring(process, RING_BYTES_DEFAULT, None);
+                }
+                self.give_rings(process);
                 self.wiring.on_open_sender(process, sender, word.ring, &mut effects);
             }
             FromProcess::OpenReceiver(word) => {
@@ -255,10 +270,13 @@ impl State {
                     None => Over::Closed,
                     Some(reason) => Over::Reset { reason: cut(reason) },
                 };
-                self.wiring.on_close(process, EndId::from_word(&word.end)?, over, &mut effects);
+                let end = EndId::from_word(&word.end)?;
+                self.forget_sender(process, end);
+                self.wiring.on_close(process, end, over, &mut effects);
             }
             FromProcess::Transfer(word) => {
                 let (via, ends) = (EndId::from_word(&word.via)?, EndId::list_from_word(&word.ends)?);
+                ends.iter().for_each(|end| self.forget_sender(process, *end));
                 self.wiring.on_transfer(process, via, &ends, &mut effects);
             }
             FromProcess::Adopt(word) => {
@@ -291,7 +309,11 @@ impl State {
 
     /// A process does not keep to the rules.
     pub(crate) fn on_violation(&mut self, process: ProcessId, what: &str) {
-        self.kill(process, Ending::Killed { by: format!("the manager: {what}") });
+        let ending = Ending::Killed { by: format!("the manager: {what}") };
+        self.record(process, |record| {
+            record.violation.get_or_insert_with(|| ending.clone());
+        });
+        self.kill(process, ending);
     }
 
     fn on_spawn(&mut self, parent: ProcessId, spawn: Spawn) -> Result<(), Malformed> {
@@ -313,6 +335,7 @@ impl State {
             return refuse(self, SpawnFailure::Invalid, format!("a process {process} exists already"));
         }
         let (mut effects, package) = (Vec::new(), Package::Arguments(process));
+        ends.iter().for_each(|end| self.forget_sender(parent, *end));
         let packed = self.wiring.pack(parent, &ends, package, &mut effects);
         self.run_wiring(effects);
         if let Err(wiring::NotHeld(end)) = packed {
@@ -386,14 +409,6 @@ impl State {
         Ok(())
     }
 
-    fn on_ring_used(&mut self, process: ProcessId, spare: bool) {
-        self.record(process, |record| record.unused_rings = record.unused_rings.saturating_sub(1));
-        if spare {
-            self.give_ring(process, RING_BYTES_DEFAULT, None);
-        }
-        self.give_rings(process);
-    }
-
     fn give_rings(&mut self, process: ProcessId) {
         while let Some(record) = self.processes.get_mut(&process)
             && record.unused_rings < UNUSED_RINGS_MAX
@@ -404,21 +419,42 @@ impl State {
     }
 
     fn give_ring(&mut self, to: ProcessId, capacity: usize, sender: Option<EndId>) {
-        let ring = self.new_ring(to, sender.is_none());
+        let ring = self.new_ring(to, sender.is_none(), sender);
         self.effects.push(Effect::MakeRing { to, ring, capacity, sender });
     }
 
-    fn new_ring(&mut self, owner: ProcessId, spare: bool) -> u64 {
+    fn new_ring(&mut self, owner: ProcessId, spare: bool, sender: Option<EndId>) -> u64 {
         self.rings += 1;
-        self.unused.insert(self.rings, (owner, spare));
+        self.unused.insert(self.rings, Unused { owner, spare, sender });
+        self.meant.extend(sender.map(|sender| (sender, self.rings)));
         self.record(owner, |record| record.unused_rings += 1);
         self.rings
     }
 
+    /// A ring is used, or is none any more.
+    fn take_unused(&mut self, ring: u64) -> Option<Unused> {
+        let unused = self.unused.remove(&ring)?;
+        self.record(unused.owner, |record| record.unused_rings = record.unused_rings.saturating_sub(1));
+        if let Some(sender) = unused.sender {
+            self.meant.remove(&sender);
+        }
+        Some(unused)
+    }
+
+    /// A sender is closed, or moves away: it needs no ring here any more.
+    fn forget_sender(&mut self, process: ProcessId, sender: EndId) {
+        self.record(process, |record| record.wanted_rings.retain(|(wanting, _)| *wanting != sender));
+        let Some(ring) = self.meant.get(&sender).copied() else { return };
+        if self.unused.get(&ring).is_some_and(|unused| unused.owner == process) {
+            self.take_unused(ring);
+            self.effects.push(Effect::FreeRing(ring));
+            self.give_rings(process);
+        }
+    }
+
     /// A ring could not be made.
     pub(crate) fn on_ring_failed(&mut self, ring: u64, sender: Option<EndId>, text: &str) {
-        let Some((process, _)) = self.unused.remove(&ring) else { return };
-        self.record(process, |record| record.unused_rings = record.unused_rings.saturating_sub(1));
+        let Some(Unused { owner: process, .. }) = self.take_unused(ring) else { return };
         if let Some(sender) = sender {
             let over = Over::Reset { reason: format!("no ring can be made: {text}") };
             let word = ReceiverOver { sender: sender.to_word(), over: Some(OverWord::from(&over)) };
@@ -439,11 +475,11 @@ impl State {
         for (sender, capacity) in
             self.wiring.senders_in(Package::Arguments(process)).into_iter().take(SPARE_RINGS)
         {
-            let ring = self.new_ring(process, true);
+            let ring = self.new_ring(process, true, Some(sender));
             launch.rings.push(NewRing { ring, capacity, sender: Some(sender) });
         }
         while launch.rings.len() < SPARE_RINGS {
-            let ring = self.new_ring(process, true);
+            let ring = self.new_ring(process, true, None);
             launch.rings.push(NewRing { ring, capacity: RING_BYTES_DEFAULT, sender: None });
         }
         self.effects.push(Effect::Launch(launch));
@@ -603,10 +639,9 @@ impl State {
     }
 
     fn free_unused(&mut self, process: ProcessId) {
-        let unused: Vec<u64> =
-            self.unused.iter().filter(|(_, (owner, _))| *owner == process).map(|(ring, _)| *ring).collect();
-        for ring in unused {
-            self.unused.remove(&ring);
+        let owned = |(_, unused): &(&u64, &Unused)| unused.owner == process;
+        for ring in self.unused.iter().filter(owned).map(|(ring, _)| *ring).collect::<Vec<_>>() {
+            self.take_unused(ring);
             self.effects.push(Effect::FreeRing(ring));
         }
     }
@@ -674,6 +709,9 @@ impl State {
 /// How a process ended, and its result if it returned.
 fn ending_of(record: &Process, status: End) -> (Ending, Vec<u8>, Vec<u8>) {
     let nothing = |ending| (ending, Vec::new(), Vec::new());
+    if let Some(violation) = &record.violation {
+        return nothing(violation.clone());
+    }
     if let (End::Signalled { signal: libc::SIGKILL, .. }, Some(killing)) = (status, &record.killing) {
         return nothing(killing.clone());
     }

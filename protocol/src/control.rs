@@ -350,6 +350,9 @@ pub struct Ring {
     /// The sender that it is meant for; empty for a ring that any sender may write.
     #[prost(bytes = "vec", tag = "3")]
     pub sender: Vec<u8>,
+    /// That sender has asked for it, so it is in use, or was closed meanwhile.
+    #[prost(bool, tag = "4")]
+    pub asked: bool,
 }
 
 /// See [`FromManager::Incoming`].

@@ -71,7 +71,7 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ending::Returned => write!(f, "returned"),
-            Ending::Exited { code } => write!(f, "exited by itself with code {code}"),
+            Ending::Exited { code } => write!(f, "exited with code {code}"),
             Ending::Failed { text } => write!(f, "failed: {text}"),
             Ending::Panicked { message, location } => write!(f, "panicked at {location}: {message}"),
             Ending::Signalled { signal, core } => {

@@ -21,10 +21,6 @@ impl fmt::Debug for ProcessId {
     }
 }
 
-/// Names one job: one `archean run`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
-pub struct JobId(pub u64);
-
 /// Names one machine of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct MachineId(pub u32);

@@ -49,6 +49,10 @@ pub const STDERR_TAIL_BYTES: usize = 4 << 10;
 /// A line of output longer than this is cut into pieces, each marked.
 pub const OUTPUT_LINE_BYTES_MAX: usize = 64 << 10;
 
+/// Through so many processes an end may have passed, unused, before the manager has heard of the first of them. One
+/// that has passed through more at once is taken for one that its holder does not hold.
+pub const HEARING_HOPS_MAX: u32 = 256;
+
 /// Processes of one machine that may exist at once, whatever they ask for. The open-file limit may lower it.
 pub const PROCESSES_MAX: u32 = 8192;
 

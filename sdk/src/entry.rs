@@ -11,7 +11,7 @@ use protocol::{
     control::{EndingWord, Finished},
     ending::Ending,
     ids::EndId,
-    limits::ARGUMENT_BYTES_MAX,
+    limits::{ARGUMENT_BYTES_MAX, FRAME_ENDS_MAX},
 };
 
 /// A function that can be spawned with an argument of type `A`.
@@ -130,6 +130,12 @@ fn pack_result<R: Data>(result: &R) -> Finished {
     if bytes > ARGUMENT_BYTES_MAX {
         return failed(format!(
             "the result of {bytes} bytes is over the limit of {ARGUMENT_BYTES_MAX}: send it over a channel"
+        ));
+    }
+    if packed.ends.len() > FRAME_ENDS_MAX {
+        let ends = packed.ends.len();
+        return failed(format!(
+            "the result with {ends} channel ends is over the limit of {FRAME_ENDS_MAX}: send them over a channel"
         ));
     }
     if let Some(refused) = packed.ends.iter().find_map(|end| end.check_movable().err()) {

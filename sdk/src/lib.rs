@@ -2,7 +2,8 @@
 //!
 //! A program that uses this crate runs as a *job* of Archean: [`spawn`] starts a new process of the same program,
 //! which runs one of its functions; [`channel`] makes a typed channel whose two ends may live in different
-//! processes. Messages lie in shared memory; they are sent without a system call and read where they are.
+//! processes. Messages lie in shared memory and are read where they are; while both sides are awake, sending needs
+//! no system call.
 //!
 //! ```no_run
 //! #[archean::data]

@@ -6,7 +6,7 @@ use channels::{Data, EndCell, Refused, data, hub::Hub};
 use protocol::{
     control::{self, FromProcess, Number, SpawnFailure, Variable},
     ids::ProcessId,
-    limits::{ARGUMENT_BYTES_MAX, ENV_BYTES_MAX, NAME_BYTES_MAX},
+    limits::{ARGUMENT_BYTES_MAX, ENV_BYTES_MAX, FRAME_ENDS_MAX, NAME_BYTES_MAX},
     resources::{Cores, Memory, ParseError},
 };
 
@@ -235,6 +235,9 @@ impl Asked {
             let bytes = packed.bytes.len();
             return Err(SpawnReason::TooLarge { bytes, limit: ARGUMENT_BYTES_MAX });
         }
+        if packed.ends.len() > FRAME_ENDS_MAX {
+            return Err(SpawnReason::TooManyEnds { ends: packed.ends.len(), limit: FRAME_ENDS_MAX });
+        }
         packed.ends.iter().try_for_each(|end| end.check_movable()).map_err(SpawnReason::End)?;
         let request = control.next_request();
         let ends: Vec<_> = packed.ends.iter().map(|end| end.id()).collect();
@@ -322,6 +325,14 @@ pub enum SpawnReason {
         /// What they take.
         bytes: usize,
         /// What they may take.
+        limit: usize,
+    },
+    /// The arguments hold too many channel ends.
+    #[error("arguments with {ends} channel ends are over the limit of {limit}: send them over a channel")]
+    TooManyEnds {
+        /// What they hold.
+        ends: usize,
+        /// What they may hold.
         limit: usize,
     },
     /// The arguments' own `Serialize` failed.

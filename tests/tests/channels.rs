@@ -378,3 +378,18 @@ async fn a_ring_of_processes() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Rings that senders asked for and never used are given back, and others get theirs.
+#[archean::test]
+fn rings_that_were_not_used_do_not_block_others() {
+    for _ in 0..3 {
+        // More senders than a process may have unused rings.
+        let mut channels: Vec<_> = (0..400).map(|_| channel_with_capacity::<u8>(8 << 10)).collect();
+        for (sender, _) in &mut channels {
+            let _ = sender.try_send(1);
+        }
+    }
+    let (mut sender, mut receiver) = channel_with_capacity::<u8>(16 << 10);
+    sender.send_blocking(7).unwrap();
+    assert_eq!(receiver.recv_owned_blocking(), Ok(7));
+}

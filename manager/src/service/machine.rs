@@ -9,6 +9,8 @@ use protocol::{
     resources::{Cores, Memory},
 };
 
+use super::JobError;
+
 /// Descriptors that the manager needs beside those for processes.
 const OWN_DESCRIPTORS: u64 = 64;
 
@@ -30,17 +32,23 @@ fn memory_bytes() -> u64 {
     u64::try_from(pages).unwrap_or(0) * u64::try_from(bytes).unwrap_or(0)
 }
 
-/// Lets this process have as many open files as it may have.
+/// Lets this process have as many open files as it may have, and makes sure that they suffice for a job of two
+/// processes. To be called before anything else needs descriptors; calling it again does nothing.
 ///
 /// # Errors
-/// An error of the system calls.
-pub(super) fn raise_descriptor_limit() -> io::Result<()> {
-    let limit = descriptor_limit()?;
+/// [`JobError`], which tells what is needed.
+pub fn prepare() -> Result<(), JobError> {
+    let system = |error| JobError::System { what: "raising the limit of open files", error };
+    let limit = descriptor_limit().map_err(system)?;
+    let needed = OWN_DESCRIPTORS + 2 * FDS_PER_PROCESS;
+    if limit.rlim_max < needed {
+        return Err(JobError::Descriptors { limit: limit.rlim_max, needed });
+    }
     let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
     // SAFETY: the struct outlives the call.
     match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => Err(system(io::Error::last_os_error())),
     }
 }
 

@@ -202,7 +202,7 @@ impl Service {
         self.live.insert(spec.process, live);
         for state::NewRing { ring, capacity, sender } in &spec.rings {
             // Without a ring ahead of need the process asks for one when it has need, and hears then why not.
-            if let Err(error) = self.make_ring(spec.process, *ring, *capacity, *sender) {
+            if let Err(error) = self.make_ring(spec.process, *ring, *capacity, *sender, false) {
                 self.state.on_ring_failed(*ring, None, &error.to_string());
             }
         }
