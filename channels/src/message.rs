@@ -45,22 +45,26 @@ impl<'r, T: Data> Message<'r, T> {
     /// # Panics
     /// When the value's own `Deserialize` fails on an archive that its `CheckBytes` has accepted.
     pub fn into_owned(self) -> T {
-        let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
-        if !ends.is_empty() {
-            let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
-            self.hub.tell(FromProcess::Adopt(word));
-        }
         let take = || rkyv::deserialize::<T, rancor::Error>(self.archived);
-        let (value, unclaimed) = claiming(ends, take);
-        for end in unclaimed {
-            let reason = Some("its message was taken without it".to_owned());
-            self.hub.tell(FromProcess::Close(Close { end: end.to_word(), reason }));
-        }
+        let value = if self.frame.header.ends == 0 { take() } else { self.adopt(take) };
         let Message { inbound, frame, .. } = &mut *mem::ManuallyDrop::new(self);
         inbound.release(frame);
         value.unwrap_or_else(|error| {
             panic!("a `{}` that was checked can't be deserialised: {error}", std::any::type_name::<T>())
         })
+    }
+
+    /// Takes the value out with the ends in it, which become this process's.
+    fn adopt<R>(&self, take: impl FnOnce() -> R) -> R {
+        let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
+        let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
+        self.hub.tell(FromProcess::Adopt(word));
+        let (value, unclaimed) = claiming(ends, take);
+        for end in unclaimed {
+            let reason = Some("its message was taken without it".to_owned());
+            self.hub.tell(FromProcess::Close(Close { end: end.to_word(), reason }));
+        }
+        value
     }
 
     /// Leaves the message in front of its ring, as if it had not been lent.
