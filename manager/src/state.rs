@@ -400,6 +400,10 @@ impl State {
     // ---- rings
 
     fn on_need_ring(&mut self, process: ProcessId, sender: EndId, capacity: usize) -> Result<(), Malformed> {
+        if self.meant.contains_key(&sender) {
+            // One is on its way; its receiver may have it already, and would wait at it while another is written.
+            return Ok(());
+        }
         let Some(record) = self.processes.get_mut(&process) else { return Ok(()) };
         if record.wanted_rings.len() >= ENDS_MAX {
             return Err(Malformed("number of rings"));

@@ -76,8 +76,9 @@ impl Hub {
     /// A ring for that sender, if there is one; rather the one that is meant for it.
     pub(crate) fn take_ring(&self, sender: EndId, capacity: usize) -> Option<UnusedRing> {
         let mut rings = lock(&self.rings);
-        let fitting = rings.unused.iter().enumerate().filter(|(_, ring)| ring.is_for(sender, capacity));
-        let (index, _) = fitting.max_by_key(|(_, ring)| ring.sender.is_some())?;
+        let meant =
+            rings.unused.iter().position(|ring| ring.sender == Some(sender) && ring.capacity == capacity);
+        let index = meant.or_else(|| rings.unused.iter().position(|ring| ring.is_for(sender, capacity)))?;
         Some(rings.unused.swap_remove(index))
     }
 
