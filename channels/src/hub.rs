@@ -223,8 +223,16 @@ impl Hub {
                 let sender = EndId::from_word(&paired.sender)?;
                 let [file] = files.try_into().map_err(|_| Malformed("doorbell"))?;
                 match self.peer(ProcessId(paired.process), file) {
-                    Ok(doorbell) if self.is_open(sender) => self.to_port(sender, News::Paired { doorbell }),
-                    Ok(doorbell) => drop(lock(&self.rings).doorbells.insert(sender, doorbell)),
+                    Ok(doorbell) => {
+                        // Under the lock that `open` takes after it has made the port: it finds the one or the other.
+                        let mut rings = lock(&self.rings);
+                        if self.is_open(sender) {
+                            drop(rings);
+                            self.to_port(sender, News::Paired { doorbell });
+                        } else {
+                            rings.doorbells.insert(sender, doorbell);
+                        }
+                    }
                     Err(error) => self.to_port(sender, News::Broken(error.to_string())),
                 }
             }
