@@ -256,19 +256,29 @@ pub struct Packed {
 /// # Errors
 /// What stands in the way, in words: an error of the value's own implementation of `Serialize`.
 pub fn pack<T: Data>(value: &T) -> Result<Packed, String> {
-    // SAFETY: no bytes are valid for writes of no bytes.
-    let (needed, _) =
-        unsafe { write_moving(value, NonNull::dangling().as_ptr(), 0) }.map_err(|e| e.to_string())?;
-    let mut bytes = AlignedVec::<16>::with_capacity(needed);
-    // SAFETY: the vector has that capacity, aligned to sixteen.
-    let (written, ends) =
-        unsafe { write_moving(value, bytes.as_mut_ptr(), needed) }.map_err(|e| e.to_string())?;
-    if written != needed {
-        return Err("the value changed while it was serialised".to_owned());
-    }
-    // SAFETY: all of `needed` bytes were written just now.
-    unsafe { bytes.set_len(needed) };
+    let mut bytes = AlignedVec::<16>::new();
+    let ends = pack_into(value, &mut bytes)?;
     Ok(Packed { bytes: bytes.into_vec(), ends })
+}
+
+/// As [`pack`], into a vector that may have been used before.
+///
+/// # Errors
+/// As for [`pack`]; the vector is empty then.
+pub(crate) fn pack_into<T: Data>(value: &T, bytes: &mut AlignedVec<16>) -> Result<Vec<Arc<EndCell>>, String> {
+    bytes.clear();
+    loop {
+        let room = bytes.capacity();
+        // SAFETY: the vector has that capacity, aligned to sixteen.
+        let written = unsafe { write_moving(value, bytes.as_mut_ptr(), room) };
+        let (needed, ends) = written.map_err(|error| error.to_string())?;
+        if needed <= room {
+            // SAFETY: all of `needed` bytes were written just now.
+            unsafe { bytes.set_len(needed) };
+            return Ok(ends);
+        }
+        bytes.reserve_exact(needed);
+    }
 }
 
 /// Checks that `bytes` hold an archived `T`.

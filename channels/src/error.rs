@@ -98,6 +98,13 @@ pub enum RecvError {
     /// Nothing came until the time was over.
     #[error("nothing came until the time was over")]
     TimedOut,
+    /// This receiver was too slow for a [`Broadcast`](crate::Broadcast) that waits for nobody. Messages go on after
+    /// this.
+    #[error("{messages} messages were left out here, because this receiver was too slow")]
+    Missed {
+        /// How many.
+        messages: u64,
+    },
     /// The sender sends another type.
     #[error("this receiver expects `{expected}`, but the sender sends `{found}`")]
     WrongType {

@@ -5,10 +5,12 @@
 //! its manager moves when it has said something. Messages themselves pass it by.
 
 mod executor;
+mod registry;
 mod rings;
 
 pub use crate::timers::TimerKey;
 pub use executor::block_on;
+pub(crate) use registry::Bell;
 
 use std::{
     cell::Cell,
@@ -31,13 +33,14 @@ use protocol::{
 use transport::{
     park::{self, FIRST_SLEEP},
     ring::wait::Sleep,
-    segment::{Doorbell, Mapped, Words},
+    segment::{Counters, Doorbell, Mapped, Words},
 };
 
+use registry::Registry;
 use rings::Rings;
 
 use crate::{
-    port::{News, Polled, Port, Wait},
+    port::{News, Port, Wait},
     timers::Timers,
 };
 
@@ -65,6 +68,8 @@ pub struct Parts {
     pub doorbell: Doorbell,
     /// The events file, and the process's slot in it.
     pub events: (Words, usize),
+    /// Where it counts what its ends do.
+    pub counters: Counters,
     /// What the slot's word was when the process was welcomed.
     pub event_count: u32,
     /// How long it may spin before it sleeps.
@@ -77,11 +82,9 @@ pub struct Hub {
     /// The value of the event word up to which the manager's words were taken in.
     handled: AtomicU32,
     ends: AtomicU64,
-    ports: Mutex<HashMap<EndId, Arc<Port>>>,
+    registry: Mutex<Registry>,
     rings: Mutex<Rings>,
     peers: Mutex<HashMap<ProcessId, Arc<Doorbell>>>,
-    /// Ports for which a waker waits.
-    registered: Mutex<Vec<Arc<Port>>>,
     /// Until then the sleep of whoever turns must be bounded, because a producer may not have noticed a wait.
     bounded: Mutex<Option<Instant>>,
     /// Threads that sleep here.
@@ -116,10 +119,9 @@ impl Hub {
             parts,
             handled,
             ends: AtomicU64::new(0),
-            ports: Mutex::default(),
+            registry: Mutex::default(),
             rings: Mutex::default(),
             peers: Mutex::default(),
-            registered: Mutex::default(),
             bounded: Mutex::new(None),
             sleepers: AtomicU32::new(0),
             home: thread::current().id(),
@@ -180,9 +182,14 @@ impl Hub {
         }
     }
 
+    /// By which an end notices, with every message, that the manager has said something.
+    pub(crate) fn ear(&'static self) -> Ear {
+        Ear { event: self.event_word(), handled: &self.handled }
+    }
+
     /// Whether the manager has said anything that was not taken in.
     #[inline]
-    pub(crate) fn has_word(&self) -> bool {
+    fn has_word(&self) -> bool {
         self.event_word().load(Ordering::Relaxed) != self.handled.load(Ordering::Relaxed)
     }
 
@@ -264,13 +271,12 @@ impl Hub {
     }
 
     fn is_open(&self, end: EndId) -> bool {
-        lock(&self.ports).contains_key(&end)
+        self.port(end).is_some()
     }
 
     fn to_port(&self, end: EndId, news: News) {
         // Without a port the end was dropped meanwhile, and the manager knows or will.
-        let port = lock(&self.ports).get(&end).cloned();
-        if let Some(port) = port {
+        if let Some(port) = self.port(end) {
             port.deliver(news);
         }
     }
@@ -287,42 +293,34 @@ impl Hub {
         Ok(doorbell)
     }
 
-    // ---- ends
-
-    /// Makes the port of an end that is used for the first time.
-    pub(crate) fn open(&self, end: EndId) -> Arc<Port> {
-        let port = Port::new(end);
-        lock(&self.ports).insert(end, port.clone());
-        if let Some(doorbell) = lock(&self.rings).doorbells.remove(&end) {
-            port.deliver(News::Paired { doorbell });
-        }
-        self.look();
-        port
-    }
-
-    /// Forgets the port of an end that is dropped.
-    pub(crate) fn close(&self, port: &Port) {
-        lock(&self.ports).remove(&port.end);
-        port.forget();
-    }
-
     // ---- waiting
 
     /// Sleeps until `ready`, which is asked whenever anything has happened; `false` when `deadline` came first.
     pub fn wait_until(&self, deadline: Option<Instant>, mut ready: impl FnMut() -> bool) -> bool {
-        self.wait(&[], deadline, &mut ready)
+        self.wait(None, &[], deadline, &mut ready)
     }
 
     /// Sleeps until a port has what it waits for; `false` when `deadline` came first.
     pub(crate) fn wait_port(&self, port: &Port, waits: &[Wait], deadline: Option<Instant>) -> bool {
-        self.wait(waits, deadline, &mut || port.is_ready(waits))
+        self.wait(Some(port), waits, deadline, &mut || port.is_ready(waits))
     }
 
-    fn wait(&self, waits: &[Wait], deadline: Option<Instant>, ready: &mut dyn FnMut() -> bool) -> bool {
+    fn wait(
+        &self,
+        port: Option<&Port>,
+        waits: &[Wait],
+        deadline: Option<Instant>,
+        ready: &mut dyn FnMut() -> bool,
+    ) -> bool {
         self.settle_abandoned();
         self.parts.wiring.flush();
-        if self.spin(self.parts.spin, ready) {
+        // On the processor of whoever is waited for, spinning would only keep them from it.
+        let is_idle = Wait::all_meet_peers(waits, park::cpu());
+        if !is_idle && self.spin(self.parts.spin, ready) {
             return true;
+        }
+        if let Some(port) = port {
+            port.counts.sleep();
         }
         let mut bound = None;
         let found = loop {
@@ -333,6 +331,7 @@ impl Hub {
                 bound = Some(Instant::now() + FIRST_SLEEP);
             }
             bound = bound.filter(|bound| *bound > Instant::now());
+            self.answer_bell();
             if ready() {
                 break true;
             }
@@ -343,27 +342,6 @@ impl Hub {
         };
         Wait::end_all(waits);
         found
-    }
-
-    /// Registers the waker of a port, to be woken when it has what it waits for.
-    pub(crate) fn register(&self, port: &Arc<Port>, waits: &[Wait], waker: &Waker) {
-        if port.register(waker, waits) {
-            lock(&self.registered).push(port.clone());
-        }
-        if TURNS.get() {
-            return;
-        }
-        // Nobody but the driver's thread will look, and it may sleep already: begin the wait here.
-        let sleep = port.begin_wait();
-        self.drive();
-        if sleep == Sleep::Bounded {
-            self.bound_sleep();
-            self.parts.doorbell.ring();
-        }
-        self.look();
-        if let Polled::Ready(waker) = port.poll() {
-            waker.wake();
-        }
     }
 
     /// Makes sure that somebody turns the hub while futures wait.
@@ -389,40 +367,27 @@ impl Hub {
     fn turn(&self, spin: Duration, awake: &dyn Fn() -> bool) {
         self.settle_abandoned();
         self.parts.wiring.flush();
-        self.spin(spin, &mut || awake() || self.wake_ready());
+        if !self.all_listed_meet_peers(park::cpu()) {
+            let mut seen = self.bell();
+            self.spin(spin, &mut || {
+                let bell = self.bell();
+                let is_rung = std::mem::replace(&mut seen, bell) != bell;
+                awake() || self.poll_listed() || is_rung && self.answer_bell()
+            });
+        }
         let bell = self.bell();
         self.look();
         let sleeper = self.sleeper();
-        let bounded = lock(&self.registered)
-            .iter()
-            .fold(false, |any, port| (port.begin_wait() == Sleep::Bounded) | any);
-        if bounded {
-            self.bound_sleep();
-        }
+        let found = self.arm_listed() | self.answer_bell() | self.poll_unnoticed();
         let bound = self.sleep_bound();
-        if !self.wake_ready() && !awake() {
+        if !found && !awake() {
             self.park(bell, earlier(self.timers.first(), bound));
         }
         drop(sleeper);
         self.look();
-        self.wake_ready();
+        self.answer_bell();
+        self.poll_unnoticed();
         self.timers.fire(Instant::now());
-    }
-
-    /// Wakes the wakers of ports that have what they wait for; `true` when there was one.
-    fn wake_ready(&self) -> bool {
-        let mut ready = Vec::new();
-        lock(&self.registered).retain(|port| match port.poll() {
-            Polled::Waits => true,
-            Polled::Forgotten => false,
-            Polled::Ready(waker) => {
-                ready.push(waker);
-                false
-            }
-        });
-        let any = !ready.is_empty();
-        ready.into_iter().for_each(Waker::wake);
-        any
     }
 
     /// Spins for a while; `true` when `ready` became true.
@@ -457,10 +422,6 @@ impl Hub {
         park::park([(self.parts.doorbell.word(), bell), (self.event_word(), handled)], deadline);
     }
 
-    fn bound_sleep(&self) {
-        *lock(&self.bounded) = Some(Instant::now() + FIRST_SLEEP);
-    }
-
     /// When the sleep of whoever turns has to end, if it has to.
     fn sleep_bound(&self) -> Option<Instant> {
         let mut bounded = lock(&self.bounded);
@@ -478,7 +439,7 @@ impl Hub {
     /// Wakes whoever sleeps here, or is about to.
     pub fn wake(&self) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            self.parts.doorbell.ring();
+            self.parts.doorbell.wake();
         }
     }
 
@@ -508,6 +469,21 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
+    }
+}
+
+/// See [`Hub::ear`].
+#[derive(Clone, Copy)]
+pub(crate) struct Ear {
+    event: &'static AtomicU32,
+    handled: &'static AtomicU32,
+}
+
+impl Ear {
+    /// Whether the manager has said anything that was not taken in.
+    #[inline]
+    pub(crate) fn hears(self) -> bool {
+        self.event.load(Ordering::Relaxed) != self.handled.load(Ordering::Relaxed)
     }
 }
 

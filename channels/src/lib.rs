@@ -7,6 +7,8 @@
 //! This crate knows no socket. What has to be said to the manager goes through [`hub::Wiring`], and what the
 //! manager says comes in through the [`hub::Hub`], of which a process has one.
 
+mod barrier;
+mod broadcast;
 pub mod data;
 mod end;
 mod error;
@@ -14,14 +16,19 @@ pub mod hub;
 mod message;
 mod port;
 mod receiver;
+mod select;
 mod sender;
 mod stream;
 mod timers;
 
+pub use barrier::{ArchivedMember, Barrier, BarrierError, Late, Member, MemberResolver, Tick};
+pub use broadcast::{Broadcast, Lag};
+pub use bytes::Bytes;
 pub use data::{Data, PlainData};
 pub use end::{ArchivedToken, EndCell, Token, TokenResolver, channel, channel_with_capacity, claiming};
 pub use error::{Reason, RecvError, Refused, SendError};
 pub use message::Message;
 pub use receiver::Receiver;
-pub use sender::Sender;
+pub use select::Select;
+pub use sender::{Sender, Slot};
 pub use stream::{IntoSink, IntoStream};

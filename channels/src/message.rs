@@ -1,7 +1,7 @@
 //! A message that still is in its ring.
 #![expect(unsafe_code, reason = "a message borrows memory that another process maps")]
 
-use std::{fmt, mem, ops::Deref};
+use std::{fmt, mem, ops::Deref, sync::Arc};
 
 use protocol::{
     control::{Close, Ends, FromProcess},
@@ -10,7 +10,7 @@ use protocol::{
 use rkyv::{Archive, rancor};
 use transport::ring::Frame;
 
-use crate::{Data, claiming, hub::Hub, receiver::Inbound};
+use crate::{Data, EndCell, claiming, hub::Hub, receiver::Inbound};
 
 /// A message, lent out of the ring: it dereferences to the archived value.
 ///
@@ -56,15 +56,39 @@ impl<'r, T: Data> Message<'r, T> {
 
     /// Takes the value out with the ends in it, which become this process's.
     fn adopt<R>(&self, take: impl FnOnce() -> R) -> R {
-        let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
-        let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
-        self.hub.tell(FromProcess::Adopt(word));
+        let ends = self.adopt_ends();
         let (value, unclaimed) = claiming(ends, take);
         for end in unclaimed {
             let reason = Some("its message was taken without it".to_owned());
             self.hub.tell(FromProcess::Close(Close { end: end.to_word(), reason }));
         }
         value
+    }
+
+    /// Makes the ends in the message this process's.
+    fn adopt_ends(&self) -> Vec<EndId> {
+        let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
+        if !ends.is_empty() {
+            let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
+            self.hub.tell(FromProcess::Adopt(word));
+        }
+        ends
+    }
+
+    /// The ends in the message, which is to be passed on with them.
+    pub(crate) fn take_ends(&self) -> Vec<Arc<EndCell>> {
+        self.adopt_ends().into_iter().map(|end| EndCell::unused(end, 0)).collect()
+    }
+
+    /// Its archive.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.inbound.bytes(&self.frame)
+    }
+
+    /// Ends the message; the ends in it are elsewhere.
+    pub(crate) fn moved_on(self) {
+        let Message { inbound, frame, .. } = &mut *mem::ManuallyDrop::new(self);
+        inbound.release(frame);
     }
 
     /// Leaves the message in front of its ring, as if it had not been lent.

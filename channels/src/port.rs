@@ -3,14 +3,18 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
 };
 
 use protocol::{ending::Over, ids::EndId};
 use transport::{
-    ring::wait::{self, Sleep},
+    layout::Record,
+    ring::{
+        Memory,
+        wait::{self, Sleep},
+    },
     segment::{Doorbell, Mapped},
 };
 
@@ -54,6 +58,24 @@ impl Wait {
         }
     }
 
+    /// Says on which processor this side waits, and whether it is the other side's too.
+    fn meets_peer(&self, cpu: u32) -> bool {
+        let (producer, consumer) = (self.memory.producer_words(), self.memory.consumer_words());
+        let (own, peer) = match self.side {
+            Side::Consumer => (&consumer.address, &producer.address),
+            Side::Producer => (&producer.address, &consumer.address),
+        };
+        wait::tell_cpu(own, cpu);
+        wait::is_on_cpu(peer, cpu)
+    }
+
+    /// Says on which processor this side waits. `true` when every peer that could end the waiting was last seen on
+    /// that one: then nothing comes while this side spins.
+    pub(crate) fn all_meet_peers(waits: &[Wait], cpu: u32) -> bool {
+        let elsewhere = waits.iter().filter(|wait| !wait.meets_peer(cpu)).count();
+        elsewhere == 0 && !waits.is_empty()
+    }
+
     fn begin(&self) -> Sleep {
         match self.side {
             Side::Consumer => wait::begin_frame_wait(&self.memory),
@@ -74,6 +96,42 @@ impl Wait {
     }
 }
 
+/// What a process counts for one of its ends: written by that end, and read from outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts(pub(crate) &'static Record);
+
+impl Counts {
+    #[inline]
+    pub(crate) fn message(self, bytes: usize) {
+        self.messages(1, bytes);
+    }
+
+    #[inline]
+    pub(crate) fn messages(self, frames: u64, bytes: usize) {
+        add(&self.0.frames, frames);
+        add(&self.0.bytes, bytes as u64);
+    }
+
+    pub(crate) fn full(self) {
+        add(&self.0.full, 1);
+    }
+
+    pub(crate) fn sleep(self) {
+        add(&self.0.sleeps, 1);
+    }
+
+    pub(crate) fn wake(self) {
+        add(&self.0.wakes, 1);
+    }
+}
+
+/// Adds to a number that only this process writes. Two threads that do so at once may lose one count: no counter is
+/// worth an interlocked instruction with every message.
+#[inline]
+fn add(number: &AtomicU64, more: u64) {
+    number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
 /// What became of a port's wait.
 #[derive(Debug)]
 pub(crate) enum Polled {
@@ -89,6 +147,9 @@ pub(crate) enum Polled {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) end: EndId,
+    /// By which peers say that they rang for this end.
+    pub(crate) slot: u32,
+    pub(crate) counts: Counts,
     has_news: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -98,11 +159,13 @@ struct Inner {
     news: Vec<News>,
     waits: Vec<Wait>,
     waker: Option<Waker>,
+    /// It is on the hub's list of those that are to be looked at before anybody sleeps.
+    is_listed: bool,
 }
 
 impl Port {
-    pub(crate) fn new(end: EndId) -> Arc<Self> {
-        Arc::new(Port { end, has_news: AtomicBool::new(false), inner: Mutex::default() })
+    pub(crate) fn new(end: EndId, slot: u32, counts: Counts) -> Arc<Self> {
+        Arc::new(Port { end, slot, counts, has_news: AtomicBool::new(false), inner: Mutex::default() })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -139,36 +202,50 @@ impl Port {
         self.has_news() || waits.iter().any(Wait::is_over)
     }
 
-    /// Remembers who is to be woken, and by what. Gives `false` when the port waited already.
+    /// Says to the peers by which slot they find this end.
+    pub(crate) fn tell_slot(&self, memory: &Mapped, side: Side) {
+        let address = match side {
+            Side::Consumer => &memory.consumer_words().address,
+            Side::Producer => &memory.producer_words().address,
+        };
+        address.slot.store(self.slot, Ordering::Relaxed);
+    }
+
+    /// Remembers who is to be woken, and by what. Gives `true` when the port has to be listed.
     pub(crate) fn register(&self, waker: &Waker, waits: &[Wait]) -> bool {
         let mut inner = self.lock();
         inner.waits.clear();
         inner.waits.extend_from_slice(waits);
         match &mut inner.waker {
-            Some(before) => {
-                before.clone_from(waker);
-                false
-            }
-            none => {
-                *none = Some(waker.clone());
-                true
-            }
+            Some(before) => before.clone_from(waker),
+            none => *none = Some(waker.clone()),
         }
+        !std::mem::replace(&mut inner.is_listed, true)
     }
 
-    /// For the driver: who is to be woken, if what is waited for has come.
+    /// Who is to be woken, if what is waited for has come.
     pub(crate) fn poll(&self) -> Polled {
         let mut inner = self.lock();
         if inner.waker.is_some() && !self.has_news() && !inner.waits.iter().any(Wait::is_over) {
             return Polled::Waits;
         }
         Wait::end_all(&inner.waits);
+        inner.is_listed = false;
         inner.waker.take().map_or(Polled::Forgotten, Polled::Ready)
     }
 
-    /// For the driver: goes to sleep on behalf of who waits.
+    /// Goes to sleep on behalf of who waits: from now on peers ring for it. To be followed by a last
+    /// [`poll`](Self::poll).
     pub(crate) fn begin_wait(&self) -> Sleep {
-        Wait::begin_all(&self.lock().waits)
+        let mut inner = self.lock();
+        inner.is_listed = false;
+        self.counts.sleep();
+        Wait::begin_all(&inner.waits)
+    }
+
+    /// See [`Wait::all_meet_peers`].
+    pub(crate) fn meets_peers(&self, cpu: u32) -> bool {
+        Wait::all_meet_peers(&self.lock().waits, cpu)
     }
 
     /// Forgets who waited; the end is dropped.

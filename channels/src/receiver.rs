@@ -1,7 +1,12 @@
 //! The end that receives.
+#![expect(unsafe_code, reason = "who trusts all senders may leave the check of messages out")]
+
+mod inbound;
+mod open;
+
+pub(crate) use inbound::Inbound;
 
 use std::{
-    collections::VecDeque,
     fmt,
     future::poll_fn,
     sync::Arc,
@@ -11,22 +16,16 @@ use std::{
 
 use protocol::{
     control::{End, FromProcess},
-    ending::Over,
-    ids::EndId,
+    frame::Kind,
 };
-use transport::{
-    ring::{Consumer, Frame, Wake},
-    segment::{Doorbell, Mapped},
-};
+use transport::ring::Frame;
 
 use crate::{
-    Data, IntoStream, Message,
-    data::{self, type_hash},
+    Data, IntoStream, Message, data,
     end::{Carries, EndCell},
     error::{RecvError, Refused},
-    hub::Hub,
-    port::{News, Port, Side, Wait},
 };
+use open::{Found, Open};
 
 /// The receiving end of a channel.
 ///
@@ -37,64 +36,28 @@ use crate::{
 ///
 /// Messages are checked (bytecheck) before they are lent, and stay in the ring. A sender that scribbles over a
 /// message *after* it was checked could break this process: channels connect processes of one program, which trust
-/// each other that far.
+/// each other that far. Where they don't, [`into_untrusted`](Self::into_untrusted) copies each message first.
 pub struct Receiver<T> {
     cell: Arc<EndCell>,
     open: Option<Box<Open>>,
+    trust: Trust,
     carries: Carries<T>,
 }
 
-/// A receiver in use.
-struct Open {
-    hub: &'static Hub,
-    port: Arc<Port>,
-    inbound: Vec<Inbound>,
-    /// One for each of `inbound`, in the same order.
-    waits: Vec<Wait>,
-    /// Where the next search for a message starts: every sender has its turn.
-    turn: usize,
-    /// Ends of senders that had no ring, not told yet.
-    untold: VecDeque<RecvError>,
-    /// No sender is left but those in `inbound`.
-    last: bool,
-    /// What is told again and again when nothing is left.
-    final_word: RecvError,
-    broken: Option<RecvError>,
-}
-
-/// One sender's ring.
-pub(crate) struct Inbound {
-    pub(crate) sender: EndId,
-    pub(crate) consumer: Consumer<Arc<Mapped>>,
-    doorbell: Arc<Doorbell>,
-    over: Option<Over>,
-    /// The type that it carries was found to be the receiver's, with its first frame: before that the sender may
-    /// not have said what it is.
-    is_checked: bool,
-}
-
-impl Inbound {
-    /// Gives the space of the frame in front back.
-    pub(crate) fn release(&mut self, frame: &Frame) {
-        if self.consumer.release(frame) == Wake::Peer {
-            self.doorbell.ring();
-        }
-    }
-}
-
-/// What a search for a message has found.
-enum Found {
-    /// A frame in the ring of that index.
-    Frame(usize, Frame),
-    /// An end, to be told.
-    End(RecvError),
-    /// Nothing yet.
-    Nothing,
+/// What is done before a message is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// It is checked where it lies.
+    Checked,
+    /// It is copied, and the copy is checked.
+    Untrusted,
+    /// Nothing.
+    Unchecked,
 }
 
 impl<T> Receiver<T> {
     pub(crate) fn from_cell(cell: Arc<EndCell>) -> Self {
-        Receiver { cell, open: None, carries: Default::default() }
+        Receiver { cell, open: None, trust: Trust::Checked, carries: Default::default() }
     }
 
     pub(crate) fn cell(&self) -> &Arc<EndCell> {
@@ -116,6 +79,24 @@ impl<T> Receiver<T> {
 }
 
 impl<T: Data> Receiver<T> {
+    /// The same receiver, which copies each message before it checks and lends it. It stays sound whatever a sender
+    /// does with the memory that it shares: use it where a sender may be hostile, or broken by unsafe code. This
+    /// process alone decides so; an end that moves on begins anew.
+    pub fn into_untrusted(mut self) -> Self {
+        self.trust = Trust::Untrusted;
+        self
+    }
+
+    /// The same receiver, which lends messages without a check.
+    ///
+    /// # Safety
+    /// Every sender of the channel is of this very type, and no process that can write its rings writes anything but
+    /// what [`Sender`](crate::Sender) does.
+    pub unsafe fn into_unchecked(mut self) -> Self {
+        self.trust = Trust::Unchecked;
+        self
+    }
+
     /// Lends the next message, waiting for it. Its space in the ring is free again when it is dropped.
     ///
     /// # Errors
@@ -124,7 +105,10 @@ impl<T: Data> Receiver<T> {
     /// # Cancel safety
     /// A future that is dropped before it completes has received nothing.
     pub async fn recv(&mut self) -> Result<Message<'_, T>, RecvError> {
-        let (index, frame) = poll_fn(|context| self.poll(context)).await?;
+        let (index, frame) = match self.quick_frame() {
+            Some(frame) => (0, frame),
+            None => poll_fn(|context| self.poll(context)).await?,
+        };
         self.lend(index, frame)
     }
 
@@ -229,16 +213,27 @@ impl<T: Data> Receiver<T> {
 
     /// Whether nothing can come any more but the last error, again and again.
     pub(crate) fn is_spent(&self) -> bool {
-        let is_spent = |open: &Open| {
-            open.broken.is_some() || open.last && open.inbound.is_empty() && open.untold.is_empty()
-        };
-        self.open.as_deref().is_none_or(is_spent)
+        self.open.as_deref().is_none_or(Open::is_spent)
+    }
+
+    pub(crate) fn poll_message(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Message<'_, T>, RecvError>> {
+        match self.poll(context) {
+            Poll::Ready(Ok((index, frame))) => Poll::Ready(self.lend(index, frame)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(usize, Frame), RecvError>> {
         for registered in [false, true] {
             match self.opened()?.find::<T>() {
-                Found::Frame(index, frame) => return Poll::Ready(Ok((index, frame))),
+                Found::Frame(index, frame) => {
+                    self.opened()?.inbound[index].consumer.settle();
+                    return Poll::Ready(Ok((index, frame)));
+                }
                 Found::End(error) => return Poll::Ready(Err(self.fail(error))),
                 Found::Nothing if registered => {}
                 Found::Nothing => {
@@ -255,7 +250,6 @@ impl<T: Data> Receiver<T> {
         loop {
             if let Some((frame, archived)) = self.quick() {
                 let open = self.open.as_mut().expect("a frame was found in an open receiver");
-                open.inbound[0].consumer.settle();
                 return Ok(Message::new(open.hub, &mut open.inbound[0], frame, archived));
             }
             if let Some((index, frame)) = self.search_or_wait(deadline)? {
@@ -267,14 +261,28 @@ impl<T: Data> Receiver<T> {
     /// The next message when there is one sender and nothing is in the way. What almost every message takes: no
     /// result that is moved through memory, no call that is not inlined.
     #[inline]
-    fn quick(&self) -> Option<(Frame, *const T::Archived)> {
-        let [inbound] = self.open.as_deref()?.inbound.as_slice() else { return None };
-        if !inbound.is_checked {
+    fn quick(&mut self) -> Option<(Frame, *const T::Archived)> {
+        let frame = self.quick_frame()?;
+        if self.trust != Trust::Checked {
             return None;
         }
-        let frame = inbound.consumer.peek().ok()??;
+        let inbound = &self.open.as_deref()?.inbound[0];
         let archived = data::check::<T>(inbound.consumer.payload(&frame)).ok()?;
         Some((frame, archived))
+    }
+
+    #[inline]
+    pub(crate) fn quick_frame(&mut self) -> Option<Frame> {
+        let [inbound] = self.open.as_deref_mut()?.inbound.as_mut_slice() else { return None };
+        let frame = match inbound.consumer.peek() {
+            Ok(None) if inbound.consumer.slip() => inbound.consumer.peek().ok()??,
+            found => found.ok()??,
+        };
+        if !inbound.is_checked || frame.header.kind != Kind::Value {
+            return None;
+        }
+        inbound.consumer.settle();
+        Some(frame)
     }
 
     /// The next frame; `None` after waiting for one.
@@ -292,25 +300,37 @@ impl<T: Data> Receiver<T> {
     }
 
     pub(crate) fn lend(&mut self, index: usize, frame: Frame) -> Result<Message<'_, T>, RecvError> {
-        let open = self.open.as_ref().expect("a frame was found in an open receiver");
-        let archived = data::check::<T>(open.inbound[index].consumer.payload(&frame)).map(std::ptr::from_ref);
-        let archived = archived.map_err(|detail| {
-            let expected = std::any::type_name::<T>().to_owned();
-            self.fail(RecvError::Malformed { expected, detail })
-        })?;
-        let open = self.open.as_mut().expect("it was open just now");
+        let archived = self.view(index, &frame).map_err(|error| self.fail(error))?;
+        let open = self.open.as_mut().expect("a frame was found in an open receiver");
         Ok(Message::new(open.hub, &mut open.inbound[index], frame, archived))
+    }
+
+    /// The archived value in a frame.
+    fn view(&mut self, index: usize, frame: &Frame) -> Result<*const T::Archived, RecvError> {
+        let open = self.open.as_mut().expect("a frame was found in an open receiver");
+        let inbound = &mut open.inbound[index];
+        if self.trust == Trust::Untrusted {
+            inbound.copy(frame)?;
+        }
+        let bytes = inbound.bytes(frame);
+        let archived = if self.trust == Trust::Unchecked && bytes.len() >= size_of::<T::Archived>() {
+            // SAFETY: the promise of `into_unchecked`.
+            Ok(unsafe { rkyv::access_unchecked::<T::Archived>(bytes) })
+        } else {
+            data::check::<T>(bytes)
+        };
+        let expected = || std::any::type_name::<T>().to_owned();
+        archived
+            .map(std::ptr::from_ref)
+            .map_err(|detail| RecvError::Malformed { expected: expected(), detail })
     }
 
     /// After some errors nothing more can be believed: then senders are told, and the error stays.
     fn fail(&mut self, error: RecvError) -> RecvError {
         if let RecvError::WrongType { .. } | RecvError::Malformed { .. } | RecvError::Broken(_) = error
             && let Some(open) = &mut self.open
-            && open.broken.is_none()
+            && open.break_off(&error)
         {
-            open.broken = Some(error.clone());
-            open.inbound.clear();
-            open.waits.clear();
             self.cell.close(Some(error.to_string()));
         }
         error
@@ -320,111 +340,12 @@ impl<T: Data> Receiver<T> {
         let id = self.cell.id;
         if self.open.is_none() {
             let hub = self.cell.start_use().map_err(RecvError::ThisEnd)?;
-            let port = hub.open(id);
+            let open = Open::new(hub, id, std::any::type_name::<T>());
             hub.tell(FromProcess::OpenReceiver(End { end: id.to_word() }));
-            self.open = Some(Box::new(Open {
-                hub,
-                port,
-                inbound: Vec::new(),
-                waits: Vec::new(),
-                turn: 0,
-                untold: VecDeque::new(),
-                last: false,
-                final_word: RecvError::Closed,
-                broken: None,
-            }));
+            self.open = Some(Box::new(open));
         }
         Ok(self.open.as_mut().expect("it was opened just now"))
     }
-}
-
-impl Open {
-    /// Looks for a message, and for what has to be told when there is none.
-    fn find<T: Data>(&mut self) -> Found {
-        if let Some(error) = &self.broken {
-            return Found::End(error.clone());
-        }
-        loop {
-            let count = self.inbound.len();
-            for index in (self.turn..count).chain(0..self.turn.min(count)) {
-                match self.inbound[index].consumer.peek() {
-                    Ok(None) => {}
-                    Ok(Some(frame)) => {
-                        let inbound = &mut self.inbound[index];
-                        if !inbound.is_checked {
-                            if let Err(error) = check_type::<T>(inbound.consumer.memory()) {
-                                return Found::End(error);
-                            }
-                            inbound.is_checked = true;
-                        }
-                        self.turn = index + 1;
-                        return Found::Frame(index, frame);
-                    }
-                    Err(corrupt) => return Found::End(RecvError::Broken(corrupt.to_string())),
-                }
-            }
-            if self.port.has_news() {
-                if let Err(error) = self.take_news() {
-                    return Found::End(error);
-                }
-                continue;
-            }
-            // The search above came after the news that a sender is over, and so after all that it had sent.
-            if let Some(index) = self.inbound.iter().position(|inbound| inbound.over.is_some()) {
-                self.waits.swap_remove(index);
-                match self.inbound.swap_remove(index).over.map(RecvError::from) {
-                    None | Some(RecvError::Closed) => self.final_word = RecvError::Closed,
-                    Some(error) => self.untold.push_back(error),
-                }
-                continue;
-            }
-            if let Some(error) = self.untold.pop_front() {
-                self.final_word = error.clone();
-                return Found::End(error);
-            }
-            if self.last && count == 0 {
-                return Found::End(self.final_word.clone());
-            }
-            for (wait, inbound) in self.waits.iter_mut().zip(&self.inbound) {
-                wait.position = inbound.consumer.position();
-            }
-            return Found::Nothing;
-        }
-    }
-
-    fn take_news(&mut self) -> Result<(), RecvError> {
-        for news in self.port.take_news() {
-            match news {
-                News::Incoming { sender, memory, doorbell } => {
-                    let memory = Arc::new(memory);
-                    self.waits.push(Wait { memory: memory.clone(), position: 0, side: Side::Consumer });
-                    let consumer = Consumer::new(memory);
-                    self.inbound.push(Inbound { sender, consumer, doorbell, over: None, is_checked: false });
-                }
-                News::SenderOver { sender, over, last } => {
-                    self.last |= last;
-                    match self.inbound.iter_mut().find(|inbound| inbound.sender == sender) {
-                        Some(inbound) => inbound.over = Some(over),
-                        None if over == Over::Closed => self.final_word = RecvError::Closed,
-                        None => self.untold.push_back(over.into()),
-                    }
-                }
-                News::Broken(text) => return Err(RecvError::Broken(text)),
-                News::Paired { .. } | News::ReceiverOver { .. } => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check_type<T: Data>(memory: &Mapped) -> Result<(), RecvError> {
-    let Some((hash, found)) = memory.description() else {
-        return Err(RecvError::Broken("a ring does not say what it carries".to_owned()));
-    };
-    if hash == type_hash::<T>() {
-        return Ok(());
-    }
-    Err(RecvError::WrongType { expected: std::any::type_name::<T>().to_owned(), found })
 }
 
 impl<T> Drop for Receiver<T> {

@@ -1,6 +1,12 @@
 //! The end that sends.
 #![expect(unsafe_code, reason = "values are serialised into the ring's memory")]
 
+mod bytes;
+mod open;
+
+pub use bytes::Slot;
+pub(crate) use open::Large;
+
 use std::{
     fmt,
     future::poll_fn,
@@ -10,25 +16,17 @@ use std::{
 };
 
 use protocol::{
-    control::{CloneSender, Ends, FromProcess, OpenSender},
-    ending::Over,
-    frame::{HEADER_BYTES, frame_bytes, payload_bytes_max},
-    ids::EndId,
-    limits::FRAME_ENDS_MAX,
-};
-use transport::{
-    ring::{Memory, Producer, Wake},
-    segment::{Doorbell, Mapped},
+    control::{CloneSender, FromProcess},
+    frame::{HEADER_BYTES, Kind, frame_bytes},
 };
 
 use crate::{
-    Data, IntoSink, PlainData,
-    data::{self, type_hash},
+    Data, IntoSink, Message, PlainData, data,
     end::{Carries, EndCell},
     error::{Reason, Refused, SendError},
     hub::Hub,
-    port::{News, Port, Side, Wait},
 };
+use open::{Open, Write, Written};
 
 /// The sending end of a channel.
 ///
@@ -42,28 +40,6 @@ pub struct Sender<T> {
     open: Option<Box<Open>>,
     carries: Carries<T>,
 }
-
-/// A sender in use.
-struct Open {
-    hub: &'static Hub,
-    port: Arc<Port>,
-    /// Absent until the manager has given it a ring.
-    ring: Option<Ring>,
-    asked: bool,
-    over: Option<Over>,
-    broken: Option<String>,
-    doorbell: Option<Arc<Doorbell>>,
-}
-
-struct Ring {
-    producer: Producer<Arc<Mapped>>,
-    /// What the next frame is known to take at least.
-    needed: usize,
-    wait: [Wait; 1],
-}
-
-/// What a value's serialiser says: how many bytes it takes, and the ends that it holds.
-type Written = Result<(usize, Vec<Arc<EndCell>>), String>;
 
 impl<T> Sender<T> {
     pub(crate) fn from_cell(cell: Arc<EndCell>) -> Self {
@@ -92,8 +68,7 @@ impl<T: Data> Sender<T> {
         if self.quick(|start, room| write_endless(&value, start, room)) {
             return Ok(());
         }
-        self.begin();
-        let sent = poll_fn(|context| self.poll(context, &mut |start, room| write(&value, start, room))).await;
+        let sent = self.wait_to_send(|start, room| write(&value, start, room)).await;
         sent.map_err(|reason| SendError { value, reason })
     }
 
@@ -122,10 +97,11 @@ impl<T: Data> Sender<T> {
     /// Sends a value if there is room for it now.
     ///
     /// # Errors
-    /// [`SendError`], with the value, whole; [`Reason::Full`] when there is no room.
+    /// [`SendError`], with the value, whole; [`Reason::Full`] when there is no room, and [`Reason::TooLarge`] when the
+    /// value takes more than the channel's capacity, so that it could only be sent in parts.
     pub fn try_send(&mut self, value: T) -> Result<(), SendError<T>> {
         self.begin();
-        let sent = match self.attempt(&mut |start, room| write(&value, start, room)) {
+        let sent = match self.attempt(&mut |start, room| write(&value, start, room), None) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Reason::Full),
             Err(reason) => Err(reason),
@@ -147,9 +123,7 @@ impl<T: Data> Sender<T> {
         if self.quick(|start, room| write_ref(value, start, room).ok().map(|(bytes, _)| bytes)) {
             return Ok(());
         }
-        self.begin();
-        let sent =
-            poll_fn(|context| self.poll(context, &mut |start, room| write_ref(value, start, room))).await;
+        let sent = self.wait_to_send(|start, room| write_ref(value, start, room)).await;
         sent.map_err(|reason| SendError { value: (), reason })
     }
 
@@ -169,21 +143,127 @@ impl<T: Data> Sender<T> {
             .map_err(|reason| SendError { value: (), reason })
     }
 
+    /// Sends values one after the other, publishing many at once: the receiver sees them when the iterator ends, when
+    /// there is no more room, or when some 16 KiB have come together.
+    ///
+    /// # Errors
+    /// [`SendError`], with the value that could not be sent. Those before it were sent, and those after it are in the
+    /// iterator: pass `&mut iterator` to keep it.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes has sent some of the first values.
+    pub async fn send_batch(&mut self, values: impl IntoIterator<Item = T>) -> Result<(), SendError<T>> {
+        let mut values = values.into_iter();
+        while let Some(value) = self.hold_many(&mut values) {
+            self.send(value).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`send_batch`](Self::send_batch), blocking the thread.
+    ///
+    /// # Errors
+    /// As for [`send_batch`](Self::send_batch).
+    pub fn send_batch_blocking(&mut self, values: impl IntoIterator<Item = T>) -> Result<(), SendError<T>> {
+        let mut values = values.into_iter();
+        while let Some(value) = self.hold_many(&mut values) {
+            self.send_blocking(value)?;
+        }
+        Ok(())
+    }
+
+    /// Passes a message on, undecoded: its bytes are copied from ring to ring, and the ends in it move along.
+    ///
+    /// # Errors
+    /// [`SendError`], with the message.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes has sent nothing; the message is dropped with it.
+    pub async fn forward<'m>(&mut self, message: Message<'m, T>) -> Result<(), SendError<Message<'m, T>>> {
+        let ends = message.take_ends();
+        let sent = self.wait_to_send(|start, room| write_again(&message, &ends, start, room)).await;
+        forwarded(message, sent)
+    }
+
+    /// As [`forward`](Self::forward), blocking the thread.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn forward_blocking<'m>(&mut self, message: Message<'m, T>) -> Result<(), SendError<Message<'m, T>>> {
+        let ends = message.take_ends();
+        let sent = self.block(None, &mut |start, room| write_again(&message, &ends, start, room));
+        forwarded(message, sent)
+    }
+
     /// The sender as a sink of values.
     pub fn into_sink(self) -> IntoSink<T> {
         IntoSink::new(self)
     }
 
-    pub(crate) fn poll_value(&mut self, context: &mut Context<'_>, value: &T) -> Poll<Result<(), Reason>> {
-        self.poll(context, &mut |start, room| write(value, start, room))
+    pub(crate) fn poll_value(
+        &mut self,
+        context: &mut Context<'_>,
+        value: &T,
+        large: &mut Option<Large>,
+    ) -> Poll<Result<(), Reason>> {
+        self.poll(context, &mut |start, room| write(value, start, room), large)
+    }
+
+    /// Sends what is archived already.
+    pub(crate) fn poll_archived(
+        &mut self,
+        context: &mut Context<'_>,
+        archive: &[u8],
+        large: &mut Option<Large>,
+    ) -> Poll<Result<(), Reason>> {
+        self.poll(context, &mut |start, room| write_bytes(archive, start, room), large)
+    }
+
+    /// As [`poll_archived`](Self::poll_archived), blocking the thread.
+    pub(crate) fn send_archived_blocking(&mut self, archive: &[u8]) -> Result<(), Reason> {
+        self.block(None, &mut |start, room| write_bytes(archive, start, room))
+    }
+
+    /// Sends what is archived already if there is room for it now; in front of it, how many messages were left out.
+    ///
+    /// # Errors
+    /// [`Reason::Full`] among others.
+    pub(crate) fn try_send_archived(&mut self, archive: &[u8], missed: &mut u64) -> Result<(), Reason> {
+        self.begin();
+        if *missed > 0 {
+            self.opened()?.hold_missed(*missed)?;
+            *missed = 0;
+        }
+        let sent = self.attempt(&mut |start, room| write_bytes(archive, start, room), None);
+        if let Some(open) = &mut self.open {
+            open.flush();
+        }
+        if sent? { Ok(()) } else { Err(Reason::Full) }
+    }
+
+    async fn wait_to_send(&mut self, mut write: impl FnMut(*mut u8, usize) -> Written) -> Result<(), Reason> {
+        self.begin();
+        let mut large = None;
+        poll_fn(|context| self.poll(context, &mut write, &mut large)).await
     }
 
     fn poll(
         &mut self,
         context: &mut Context<'_>,
-        write: &mut dyn FnMut(*mut u8, usize) -> Written,
+        write: Write<'_>,
+        large: &mut Option<Large>,
     ) -> Poll<Result<(), Reason>> {
-        if self.attempt(write)? {
+        self.poll_until(context, &mut |sender| sender.attempt(write, Some(large)))
+    }
+
+    fn block(&mut self, deadline: Option<Instant>, write: Write<'_>) -> Result<(), Reason> {
+        self.begin();
+        let mut large = None;
+        self.block_until(deadline, &mut |sender| sender.attempt(write, Some(&mut large)))
+    }
+
+    fn poll_until(&mut self, context: &mut Context<'_>, attempt: Attempt<'_, T>) -> Poll<Result<(), Reason>> {
+        if attempt(self)? {
             return Poll::Ready(Ok(()));
         }
         let open = self.opened()?;
@@ -192,21 +272,19 @@ impl<T: Data> Sender<T> {
             open.hub.wake_for_ring(context.waker());
         }
         // What was waited for may have come before the waker was known.
-        if self.attempt(write)? { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if attempt(self)? { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn block(
-        &mut self,
-        deadline: Option<Instant>,
-        write: &mut dyn FnMut(*mut u8, usize) -> Written,
-    ) -> Result<(), Reason> {
-        self.begin();
-        while !self.attempt(write)? {
-            let (hub, sender, capacity) = (self.opened()?.hub, self.cell.id, self.cell.capacity);
+    fn block_until(&mut self, deadline: Option<Instant>, attempt: Attempt<'_, T>) -> Result<(), Reason> {
+        while !attempt(self)? {
+            let (sender, capacity) = (self.cell.id, self.cell.capacity);
             let open = self.opened()?;
             let in_time = match open.ring {
-                Some(_) => hub.wait_port(&open.port, open.wait(), deadline),
-                None => hub.wait_until(deadline, || open.port.has_news() || hub.has_ring(sender, capacity)),
+                Some(_) => open.hub.wait_port(&open.port, open.wait(), deadline),
+                None => {
+                    let has_ring = || open.port.has_news() || open.hub.has_ring(sender, capacity);
+                    open.hub.wait_until(deadline, has_ring)
+                }
             };
             if !in_time {
                 return Err(Reason::TimedOut);
@@ -219,57 +297,63 @@ impl<T: Data> Sender<T> {
     /// takes: no result that is moved through memory, no call that is not inlined.
     #[inline]
     fn quick(&mut self, write: impl FnOnce(*mut u8, usize) -> Option<usize>) -> bool {
-        let Some(Open { hub, port, ring: Some(ring), over: None, broken: None, .. }) =
-            self.open.as_deref_mut()
-        else {
-            return false;
-        };
-        if hub.has_word() || port.has_news() {
-            return false;
-        }
-        let Ok(Some(mut claim)) = ring.producer.claim(HEADER_BYTES) else { return false };
+        let Some(open) = self.open.as_deref_mut() else { return false };
+        let Some((ring, mut waker)) = open.clear() else { return false };
+        let Ok(Some(claim)) = ring.producer.claim(HEADER_BYTES) else { return false };
         let room = claim.payload_bytes_max();
         match write(claim.payload(), room) {
             Some(bytes) if frame_bytes(bytes, 0) <= room + HEADER_BYTES => {
-                if claim.publish(bytes, &[]) == Wake::Peer
-                    && let Some(open) = &mut self.open
-                {
-                    open.ring_doorbell();
-                }
+                let wake = claim.publish(bytes, &[]);
+                waker.port.counts.message(bytes);
+                waker.answer(wake, ring.producer.memory());
                 true
             }
             _ => false,
         }
     }
 
-    /// Begins a message: how much the one before needed, if it was given up, says nothing about this one.
+    /// Writes values until there are no more, and publishes them; or until there is one that can't be written just
+    /// so, which it gives.
+    fn hold_many(&mut self, values: &mut impl Iterator<Item = T>) -> Option<T> {
+        let Some(open) = self.open.as_deref_mut() else { return values.next() };
+        let Some((ring, mut waker)) = open.clear() else { return values.next() };
+        let (mut frames, mut total, mut other) = (0, 0, None);
+        for value in values {
+            let Ok(Some(claim)) = ring.producer.claim(HEADER_BYTES) else {
+                other = Some(value);
+                break;
+            };
+            let room = claim.payload_bytes_max();
+            match write_endless(&value, claim.payload(), room) {
+                Some(bytes) if frame_bytes(bytes, 0) <= room + HEADER_BYTES => {
+                    let producer = claim.hold(Kind::Value, bytes, &[]);
+                    frames += 1;
+                    total += bytes;
+                    if producer.held_bytes() >= BATCH_BYTES {
+                        let wake = producer.flush();
+                        waker.answer(wake, producer.memory());
+                    }
+                }
+                _ => {
+                    other = Some(value);
+                    break;
+                }
+            }
+        }
+        waker.port.counts.messages(frames, total);
+        open.flush();
+        other
+    }
+
     fn begin(&mut self) {
-        if let Some(ring) = self.open.as_mut().and_then(|open| open.ring.as_mut()) {
-            ring.needed = HEADER_BYTES;
+        if let Some(open) = &mut self.open {
+            open.begin();
         }
     }
 
-    /// Sends if there is room now; `false` when there is none.
-    fn attempt(&mut self, write: &mut dyn FnMut(*mut u8, usize) -> Written) -> Result<bool, Reason> {
+    fn attempt(&mut self, write: Write<'_>, large: Option<&mut Option<Large>>) -> Result<bool, Reason> {
         let sender = self.cell.id;
-        let open = self.opened()?;
-        open.hub.look();
-        open.take_news();
-        if let Some(over) = &open.over {
-            return Err(over.into());
-        }
-        if let Some(broken) = &open.broken {
-            return Err(Reason::Broken(broken.clone()));
-        }
-        let Some(ring) = &mut open.ring else { return Ok(false) };
-        match ring.send(open.hub, sender, write)? {
-            None => Ok(false),
-            Some(Wake::No) => Ok(true),
-            Some(Wake::Peer) => {
-                open.ring_doorbell();
-                Ok(true)
-            }
-        }
+        self.opened()?.attempt(sender, write, large)
     }
 
     /// The sender in use; the first use asks for a ring, or takes one.
@@ -284,120 +368,48 @@ impl<T: Data> Sender<T> {
     #[cold]
     fn open(&mut self) -> Result<(), Reason> {
         let hub = self.cell.start_use().map_err(Reason::ThisEnd)?;
-        let (cell, open) = (&self.cell, &mut self.open);
-        let open = open.get_or_insert_with(|| {
-            Box::new(Open {
-                hub,
-                port: hub.open(cell.id),
-                ring: None,
-                asked: false,
-                over: None,
-                broken: None,
-                doorbell: None,
-            })
-        });
-        if open.ring.is_none() {
-            match hub.take_ring(cell.id, cell.capacity) {
-                Some(unused) => {
-                    let memory = unused.map().map_err(|error| Reason::Broken(error.to_string()))?;
-                    memory.describe(type_hash::<T>(), std::any::type_name::<T>());
-                    let memory = Arc::new(memory);
-                    let wait = [Wait { memory: memory.clone(), position: 0, side: Side::Producer }];
-                    open.ring = Some(Ring { producer: Producer::new(memory), needed: HEADER_BYTES, wait });
-                    let word = OpenSender { sender: cell.id.to_word(), ring: unused.id };
-                    open.take_news();
-                    if open.doorbell.is_some() {
-                        // The receiver has the ring already; the manager need not hear of its use before it does.
-                        hub.tell_later(FromProcess::OpenSender(word));
-                    } else {
-                        hub.tell(FromProcess::OpenSender(word));
-                    }
-                }
-                None if !open.asked => {
-                    open.asked = true;
-                    hub.want_ring(cell.id, cell.capacity);
-                }
-                None => {}
-            }
-        }
-        Ok(())
+        let new = || Box::new(Open::new(hub, self.cell.id, std::any::type_name::<T>()));
+        self.open.get_or_insert_with(new).equip::<T>(&self.cell)
     }
 }
 
-impl Open {
-    fn wait(&self) -> &[Wait] {
-        self.ring.as_ref().map_or(&[], |ring| &ring.wait)
-    }
+/// Does what a sender is to do, or gives `false` when there is no room for it now.
+type Attempt<'a, T> = &'a mut dyn FnMut(&mut Sender<T>) -> Result<bool, Reason>;
 
-    #[inline]
-    fn take_news(&mut self) {
-        if !self.port.has_news() {
-            return;
-        }
-        for news in self.port.take_news() {
-            match news {
-                News::Paired { doorbell } => self.doorbell = Some(doorbell),
-                News::ReceiverOver { over } => self.over = Some(over),
-                News::Broken(text) => self.broken = Some(text),
-                News::Incoming { .. } | News::SenderOver { .. } => {}
-            }
-        }
-    }
+/// A batch is published when so many bytes have come together.
+const BATCH_BYTES: usize = 16 << 10;
 
-    fn ring_doorbell(&mut self) {
-        if self.doorbell.is_none() {
-            // Whoever sleeps on this ring is paired with it, and the manager told us before it told them.
-            self.hub.look();
-            self.take_news();
+/// What became of a message that was to be passed on.
+fn forwarded<'m, T: Data>(
+    message: Message<'m, T>,
+    sent: Result<(), Reason>,
+) -> Result<(), SendError<Message<'m, T>>> {
+    match sent {
+        Ok(()) => {
+            message.moved_on();
+            Ok(())
         }
-        if let Some(doorbell) = &self.doorbell {
-            doorbell.ring();
-        }
+        Err(reason) => Err(SendError { value: message, reason }),
     }
 }
 
-impl Ring {
-    /// Sends if there is room now; says whether the receiver must be woken.
-    fn send(
-        &mut self,
-        hub: &Hub,
-        sender: EndId,
-        write: &mut dyn FnMut(*mut u8, usize) -> Written,
-    ) -> Result<Option<Wake>, Reason> {
-        let broken = |corrupt: transport::ring::Corrupt| Reason::Broken(corrupt.to_string());
-        let capacity = self.producer.memory().capacity();
-        let Some(mut claim) = self.producer.claim(self.needed).map_err(broken)? else {
-            self.wait[0].position = self.producer.position_for(self.needed);
-            return Ok(None);
-        };
-        let room = claim.payload_bytes_max();
-        let (bytes, ends) = write(claim.payload(), room).map_err(Reason::Serialise)?;
-        let frame = frame_bytes(bytes, ends.len());
-        if frame > capacity - HEADER_BYTES {
-            let limit = payload_bytes_max(capacity) - ends.len() * HEADER_BYTES;
-            return Err(Reason::TooLarge { bytes, limit });
-        }
-        if frame > room + HEADER_BYTES {
-            self.needed = frame;
-            self.wait[0].position = self.producer.position_for(frame);
-            return Ok(None);
-        }
-        self.needed = HEADER_BYTES;
-        if ends.is_empty() {
-            return Ok(Some(claim.publish(bytes, &[])));
-        }
-        if ends.len() > FRAME_ENDS_MAX {
-            return Err(Reason::TooManyEnds { ends: ends.len(), limit: FRAME_ENDS_MAX });
-        }
-        ends.iter().try_for_each(|end| end.check_movable()).map_err(Reason::End)?;
-        let ids: Vec<EndId> = ends.iter().map(|end| end.id).collect();
-        // The manager hears of the transfer before anybody can read the frame.
-        let word = Ends { via: sender.to_word(), ends: EndId::list_to_word(&ids) };
-        hub.tell(FromProcess::Transfer(word));
-        let wake = claim.publish(bytes, &ids);
-        ends.iter().for_each(|end| end.mark_moved());
-        Ok(Some(wake))
+/// Writes the bytes of a message that came from elsewhere.
+fn write_again<T: Data>(
+    message: &Message<'_, T>,
+    ends: &[Arc<EndCell>],
+    start: *mut u8,
+    room: usize,
+) -> Written {
+    let (bytes, _) = write_bytes(message.bytes(), start, room)?;
+    Ok((bytes, ends.to_vec()))
+}
+
+fn write_bytes(bytes: &[u8], start: *mut u8, room: usize) -> Written {
+    if bytes.len() <= room {
+        // SAFETY: `start` and `room` come from a `Claim` that outlives the call, which promises room for them.
+        unsafe { start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
+    Ok((bytes.len(), Vec::new()))
 }
 
 #[inline]
@@ -437,7 +449,9 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        if let Some(open) = &self.open {
+        if let Some(open) = &mut self.open {
+            // A batch whose iterator panicked.
+            open.flush();
             open.hub.close(&open.port);
         }
         self.cell.close(None);

@@ -1,6 +1,7 @@
 //! Ends as streams and sinks of values.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -8,7 +9,7 @@ use std::{
 use futures_core::{FusedStream, Stream};
 use futures_sink::Sink;
 
-use crate::{Data, Message, Reason, Receiver, RecvError, SendError, Sender};
+use crate::{Data, Message, Reason, Receiver, RecvError, SendError, Sender, sender::Large};
 
 /// The messages of a receiver as a stream; see [`Receiver::into_stream`].
 #[derive(Debug)]
@@ -37,10 +38,7 @@ impl<T: Data> Stream for IntoStream<T> {
         if stream.over {
             return Poll::Ready(None);
         }
-        let item = match ready!(stream.receiver.poll(context)) {
-            Ok((index, frame)) => stream.receiver.lend(index, frame).map(Message::into_owned),
-            Err(error) => Err(error),
-        };
+        let item = ready!(stream.receiver.poll_message(context)).map(Message::into_owned);
         let item = Some(item).filter(|item| !matches!(item, Err(RecvError::Closed)));
         // A receiver without senders repeats its last word: once is enough.
         stream.over = !matches!(item, Some(Ok(_))) && stream.receiver.is_spent();
@@ -55,17 +53,24 @@ impl<T: Data> FusedStream for IntoStream<T> {
 }
 
 /// A sender as a sink; see [`Sender::into_sink`].
-#[derive(Debug)]
 #[must_use = "a sink does nothing unless it is polled"]
 pub struct IntoSink<T> {
     sender: Option<Sender<T>>,
     /// Accepted, and not sent yet.
     pending: Option<T>,
+    /// What of it has gone out in parts.
+    large: Option<Large>,
 }
 
 impl<T: Data> IntoSink<T> {
     pub(crate) fn new(sender: Sender<T>) -> Self {
-        IntoSink { sender: Some(sender), pending: None }
+        IntoSink { sender: Some(sender), pending: None, large: None }
+    }
+}
+
+impl<T> fmt::Debug for IntoSink<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntoSink").field("sender", &self.sender).finish_non_exhaustive()
     }
 }
 
@@ -89,7 +94,8 @@ impl<T: Data + Unpin> Sink<T> for IntoSink<T> {
         let Some(sender) = &mut sink.sender else {
             return Poll::Ready(Err(SendError { value: sink.pending.take(), reason: Reason::Closed }));
         };
-        let sent = ready!(sender.poll_value(context, value));
+        let sent = ready!(sender.poll_value(context, value, &mut sink.large));
+        sink.large = None;
         let value = sink.pending.take();
         Poll::Ready(sent.map_err(|reason| SendError { value, reason }))
     }

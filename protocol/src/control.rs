@@ -100,7 +100,8 @@ pub struct ToProcess {
 /// A word from a manager.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum FromManager {
-    /// Who the process is and what it does. With the doorbell's file and the events file.
+    /// Who the process is and what it does. With the doorbell's file, the events file and the
+    /// counters file.
     #[prost(message, tag = "1")]
     Welcome(Welcome),
     /// A ring that is not used yet. With its data file (writable) and its consumer file (read-only).

@@ -29,11 +29,46 @@ pub const END_BYTES: usize = 16;
 pub const LENGTH_OFFSET: usize = 0;
 const _: () = assert!(size_of::<EndId>() == END_BYTES);
 
-/// The kind of a frame whose payload is one archived value.
-pub const KIND_VALUE: u8 = 1;
-
 /// The payload is followed by a table of ends.
 pub const FLAG_ENDS: u8 = 1;
+
+/// What a frame is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Its payload is one archived value.
+    Value = 1,
+    /// Nothing: the next frame is behind it. The sender found the ring empty, and goes back to memory that it has
+    /// used before.
+    Skip = 2,
+    /// The beginning of a message that is larger than the ring. What came of another one before is void.
+    FirstPart = 3,
+    /// A part from the middle of such a message.
+    MiddlePart = 4,
+    /// The end of such a message.
+    LastPart = 5,
+    /// Its payload is the number of messages, a `u64`, that were left out here because the reader was too slow.
+    Missed = 6,
+}
+
+impl Kind {
+    const fn of(byte: u8) -> Option<Kind> {
+        Some(match byte {
+            1 => Kind::Value,
+            2 => Kind::Skip,
+            3 => Kind::FirstPart,
+            4 => Kind::MiddlePart,
+            5 => Kind::LastPart,
+            6 => Kind::Missed,
+            _ => return None,
+        })
+    }
+
+    /// Whether such a frame may hold ends.
+    const fn may_hold_ends(self) -> bool {
+        matches!(self, Kind::Value | Kind::LastPart)
+    }
+}
 
 /// A header, read once and checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +76,7 @@ pub struct Header {
     /// Bytes of payload, the header left out.
     pub payload_bytes: usize,
     /// What the payload is.
-    pub kind: u8,
+    pub kind: Kind,
     /// How many ends the payload holds.
     pub ends: usize,
     /// Counts the frames of a ring, from zero, and wraps.
@@ -104,7 +139,7 @@ impl Header {
             length[1],
             length[2],
             length[3],
-            self.kind,
+            self.kind as u8,
             flags,
             ends[0],
             ends[1],
@@ -126,6 +161,7 @@ impl Header {
     /// # Errors
     /// [`HeaderError`] when the frame would not fit a ring of `capacity` bytes, is of an unknown kind, or is not
     /// the one with sequence number `expected`.
+    #[inline]
     pub const fn check(
         bytes: [u8; HEADER_BYTES],
         capacity: usize,
@@ -144,9 +180,10 @@ impl Header {
             return Err(HeaderError::Length { length, ends, capacity });
         }
         let flags_expected = if ends == 0 { 0 } else { FLAG_ENDS };
-        if kind != KIND_VALUE || flags != flags_expected {
-            return Err(HeaderError::Kind { kind, flags });
-        }
+        let kind = match Kind::of(kind) {
+            Some(known) if flags == flags_expected && (ends == 0 || known.may_hold_ends()) => known,
+            _ => return Err(HeaderError::Kind { kind, flags }),
+        };
         let sequence = u32::from_le_bytes([s0, s1, s2, s3]);
         if sequence != expected {
             return Err(HeaderError::Sequence { found: sequence, expected });
@@ -176,7 +213,7 @@ pub const fn payload_bytes_max(capacity: usize) -> usize {
 mod tests {
     use super::*;
 
-    const HEADER: Header = Header { payload_bytes: 21, kind: KIND_VALUE, ends: 2, sequence: 9, time: 5 };
+    const HEADER: Header = Header { payload_bytes: 21, kind: Kind::Value, ends: 2, sequence: 9, time: 5 };
 
     #[test]
     fn a_header_reads_back() {

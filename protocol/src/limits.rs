@@ -23,6 +23,9 @@ pub const RING_BYTES_MIN: usize = 4 << 10;
 /// The most capacity of a channel.
 pub const RING_BYTES_MAX: usize = 1 << 30;
 
+/// The most bytes that the archive of one message may take. One that is larger than its ring travels in parts.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
+
 /// Unused rings that a process is given ahead of need, so that a first send waits for nobody.
 pub const SPARE_RINGS: usize = 2;
 
@@ -56,8 +59,8 @@ pub const HEARING_HOPS_MAX: u32 = 256;
 /// Processes of one machine that may exist at once, whatever they ask for. The open-file limit may lower it.
 pub const PROCESSES_MAX: u32 = 8192;
 
-/// Descriptors that the manager needs for each process: control socket, pidfd, two pipes, doorbell and spares.
-pub const FDS_PER_PROCESS: u64 = 10;
+/// Descriptors that the manager needs for each process: control socket, pidfd, two pipes, doorbell, counters and spares.
+pub const FDS_PER_PROCESS: u64 = 11;
 
 const _: () =
     assert!(ARGUMENT_BYTES_MAX + FRAME_ENDS_MAX * 16 + ENV_BYTES_MAX + TEXT_BYTES_MAX < CONTROL_BYTES_MAX);

@@ -34,7 +34,7 @@ use protocol::{
 };
 use transport::{
     layout::EVENT_SLOT_BYTES,
-    segment::{Doorbell, Words},
+    segment::{Counters, Doorbell, Words},
     socket::Socket,
 };
 
@@ -138,8 +138,8 @@ fn connect(fd: &OsString) -> Result<Option<Work>, String> {
     let socket = Socket::inherited(number).map_err(because("its control socket is not there"))?;
     let mut incoming = Framing::default();
     let (welcome, files) = await_welcome(&socket, &mut incoming)?;
-    let [doorbell, events] =
-        <[OwnedFd; 2]>::try_from(files).map_err(|_| "its files did not come".to_owned())?;
+    let [doorbell, events, counters] =
+        <[OwnedFd; 3]>::try_from(files).map_err(|_| "its files did not come".to_owned())?;
     if welcome.event_slot >= welcome.event_slots {
         return Err("its slot in the events file is none".to_owned());
     }
@@ -155,6 +155,8 @@ fn connect(fd: &OsString) -> Result<Option<Work>, String> {
                 .map_err(because("its events file can't be mapped"))?,
             welcome.event_slot as usize,
         ),
+        counters: Counters::map(counters.as_fd(), true)
+            .map_err(because("its counters file can't be mapped"))?,
         event_count: welcome.event_count,
         spin: if cores.is_whole() { SPIN } else { Duration::ZERO },
     };

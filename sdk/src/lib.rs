@@ -70,8 +70,9 @@ pub mod time;
 pub use self::serde::{ArchivedSerde, Serde};
 pub use archean_macros::{data, main, test};
 pub use channels::{
-    Data, IntoSink, IntoStream, Message, PlainData, Reason, Receiver, RecvError, Refused, SendError, Sender,
-    channel, channel_with_capacity, hub::block_on,
+    Barrier, BarrierError, Broadcast, Bytes, Data, IntoSink, IntoStream, Lag, Late, Member, Message,
+    PlainData, Reason, Receiver, RecvError, Refused, Select, SendError, Sender, Slot, Tick, channel,
+    channel_with_capacity, hub::block_on,
 };
 pub use child::{Child, ExitError, Outcome};
 pub use entry::Entry;

@@ -182,7 +182,7 @@ async fn a_large_message_that_had_no_room_is_not_in_the_way_of_a_small_one() -> 
 }
 
 #[archean::test]
-async fn a_message_may_fill_its_channel_and_no_more() -> anyhow::Result<()> {
+async fn messages_of_any_size_travel() -> anyhow::Result<()> {
     async fn check(mut rx: Receiver<Vec<u8>>) -> u32 {
         let mut count = 0;
         while let Ok(message) = rx.recv().await {
@@ -198,14 +198,38 @@ async fn a_message_may_fill_its_channel_and_no_more() -> anyhow::Result<()> {
     for number in 0..100 {
         tx.send(vec![number; limit - 8]).await?;
     }
-    let error = tx.send(vec![0; limit]).await.unwrap_err();
-    let bytes = limit + 8;
-    assert_eq!((error.value.len(), error.reason.clone()), (limit, Reason::TooLarge { bytes, limit }));
+    // One byte more goes in parts, and so does a thousand times more.
+    for (number, size) in (100..).zip([limit - 7, 10, limit, 2 * limit, 0, 100_001, 5_000_000, 3]) {
+        tx.send(vec![number; size]).await?;
+    }
+    drop(tx);
+    assert_eq!(child.join().await?, 108);
+    Ok(())
+}
+
+#[archean::test]
+async fn a_message_that_goes_in_parts_can_be_given_up() -> anyhow::Result<()> {
+    let (mut tx, mut rx) = channel_with_capacity::<Vec<u8>>(SMALL);
+    tx.send(vec![]).await?;
+    assert!(rx.recv_owned().await?.is_empty());
+    let error = tx.try_send(vec![0; 10_000]).unwrap_err();
+    let limit = SMALL - 2 * HEADER;
+    assert_eq!(
+        (error.value.len(), error.reason.clone()),
+        (10_000, Reason::TooLarge { bytes: 10_008, limit })
+    );
     let text = error.to_string();
     assert!(text.contains(&limit.to_string()) && text.contains("channel_with_capacity"), "{text}");
-    tx.send(vec![100; 1]).await?;
-    drop(tx);
-    assert_eq!(child.join().await?, 101);
+    // Nobody reads yet, so no more than the first parts go out.
+    assert!(timeout(Duration::from_millis(1), tx.send(vec![1; 10_000])).await.is_err());
+    assert!(timeout(Duration::from_millis(1), rx.recv()).await.is_err());
+    assert!(timeout(Duration::from_millis(1), tx.send(vec![2; 10_000])).await.is_err());
+    assert!(timeout(Duration::from_millis(1), rx.recv()).await.is_err());
+    tx.try_send(vec![3; 5])?;
+    assert_eq!(rx.recv_owned().await?, [3; 5]);
+    let (sent, received) = futures::join!(tx.send(vec![4; 10_000]), rx.recv_owned());
+    sent?;
+    assert_eq!(received?, vec![4; 10_000]);
     Ok(())
 }
 

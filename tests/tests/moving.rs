@@ -243,7 +243,9 @@ async fn a_message_holds_so_many_ends_and_no_more() -> anyhow::Result<()> {
 async fn a_refused_message_keeps_its_ends() -> anyhow::Result<()> {
     let (mut tx, mut rx) = channel_with_capacity::<(Vec<u8>, Sender<u8>)>(1);
     let (sender, mut numbers) = channel();
-    let error = tx.send((vec![0; 10_000], sender)).await.unwrap_err();
+    tx.send((vec![], sender.clone())).await?;
+    drop(rx.recv_owned().await?);
+    let error = tx.try_send((vec![0; 10_000], sender)).unwrap_err();
     assert!(matches!(error.reason, Reason::TooLarge { .. }));
     let (_, sender) = error.value;
     tx.send((vec![0; 3000], sender.clone())).await?;

@@ -9,21 +9,35 @@
 //!       │ page       │ (capacity: a power of two)       │   so that every frame is one slice
 //!       └────────────┴──────────────────────────────────┘
 //!
-//!  producer page:  0 magic   8 type hash   16 name length   20 name … 120      128 waiting
+//!  producer page:  0 magic   8 type hash   16 name length   20 name … 120      128 waiting, slot, cpu
 //! ```
 //!
 //! The **consumer file** is one page, written by the consumer and by nobody else:
 //!
 //! ```text
-//!  consumer page:  0 mode                  128 consumed
+//!  consumer page:  0 mode, slot, cpu       128 consumed
 //! ```
 //!
 //! What the two sides look at in the other's page while messages flow (`waiting`, `mode`) changes rarely and has a
 //! pair of cache lines to itself, away from `consumed`, which changes with every message.
 //!
-//! A **doorbell file** is one page that every peer of a process may write; its first word is the doorbell. The
-//! **events file** of a job is written by its manager alone: one 64-byte slot a process, whose first word counts
+//! A **doorbell file** is one page that every peer of a process may write. The doorbell is the word that the process
+//! sleeps on; the bits say for which of its ends it was rung, so that a process with thousands of ends looks at those
+//! only. An end's bit is its slot, which its peer finds in the ring; slot 0 is shared by all ends beyond the others.
+//!
+//! ```text
+//!  doorbell page:  0 doorbell   128 words of bits that are not zero: 4 × 64 bits   256 bits of slots: 256 × 64 bits
+//! ```
+//!
+//! The **events file** of a job is written by its manager alone: one 64-byte slot a process, whose first word counts
 //! the control messages that the process was sent.
+//!
+//! The **counters file** of a process is written by that process alone; anybody who may open it can read it at any
+//! time. It holds one record for each end in use, at the end's slot; the record of slot 0 is never used.
+//!
+//! ```text
+//!  record:  0 end   16 kind   20 name length   24 frames   32 bytes   40 full   48 sleeps   56 wakes   64 name … 128
+//! ```
 
 use crate::sync::{AtomicU32, AtomicU64};
 
@@ -58,22 +72,68 @@ impl<T> std::ops::Deref for Line<T> {
     }
 }
 
+/// Where one side of a ring is found by the other.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Address {
+    /// The end's bit in its process's doorbell page.
+    pub slot: AtomicU32,
+    /// The processor that the side was last seen to run on, plus one; zero when that is not known.
+    pub cpu: AtomicU32,
+}
+
 /// What the producer tells the consumer beside its frames.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct ProducerWords {
+    line: Line<ProducerLine>,
+}
+
+/// See [`ProducerWords`].
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ProducerLine {
     /// Zero, or the position that the consumer must reach before the producer has the room that it waits for.
-    pub waiting: Line<AtomicU64>,
+    pub waiting: AtomicU64,
+    /// Where the producer is found.
+    pub address: Address,
+}
+
+impl std::ops::Deref for ProducerWords {
+    type Target = ProducerLine;
+
+    #[inline]
+    fn deref(&self) -> &ProducerLine {
+        &self.line.0
+    }
 }
 
 /// What the consumer tells the producer.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct ConsumerWords {
-    /// Whether the consumer is [`MODE_SLEEPY`], and above that bit the number of its last wait for a frame.
-    pub mode: Line<AtomicU32>,
+    line: Line<ConsumerLine>,
     /// The position up to which the consumer gave the space back.
     pub consumed: Line<AtomicU64>,
+}
+
+/// See [`ConsumerWords`].
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ConsumerLine {
+    /// Whether the consumer is [`MODE_SLEEPY`], and above that bit the number of its last wait for a frame.
+    pub mode: AtomicU32,
+    /// Where the consumer is found.
+    pub address: Address,
+}
+
+impl std::ops::Deref for ConsumerWords {
+    type Target = ConsumerLine;
+
+    #[inline]
+    fn deref(&self) -> &ConsumerLine {
+        &self.line.0
+    }
 }
 
 /// The consumer may be asleep: the producer fences, looks again, and wakes it. Without this bit it streams: it looks
@@ -83,6 +143,46 @@ pub const MODE_SLEEPY: u32 = 1;
 /// The size of a process's slot in the events file.
 pub const EVENT_SLOT_BYTES: usize = 64;
 
+/// Ends of one process that have a bit of their own in its doorbell page, and a record of counters.
+pub const SLOTS: usize = 16_384;
+/// Where the words of bits that are not zero are marked in the doorbell page.
+pub const SLOT_SUMMARY_OFFSET: usize = 128;
+/// Where the bits are in the doorbell page.
+pub const SLOT_BITS_OFFSET: usize = 256;
+
+/// What a process counts for one of its ends, in its counters file.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct Record {
+    /// The end.
+    pub end: [AtomicU64; 2],
+    /// [`RECORD_SENDER`], [`RECORD_RECEIVER`], or zero in a record that is not used; stored last.
+    pub kind: AtomicU32,
+    /// Bytes of the type's name.
+    pub name_bytes: AtomicU32,
+    /// Messages sent or received.
+    pub frames: AtomicU64,
+    /// Bytes of their payloads.
+    pub bytes: AtomicU64,
+    /// How many times a sender found too little room.
+    pub full: AtomicU64,
+    /// How many times the process may have gone to sleep for this end.
+    pub sleeps: AtomicU64,
+    /// How many times the peer was woken.
+    pub wakes: AtomicU64,
+    /// The end of the type's name.
+    pub name: [AtomicU64; RECORD_NAME_BYTES / 8],
+}
+
+/// What the name of a counters file begins with; the id of the process in its system, a dot and its name follow.
+pub const COUNTERS_PREFIX: &str = "archean-counters.";
+/// How much of the type's name is kept in a record.
+pub const RECORD_NAME_BYTES: usize = 64;
+/// The end is a sender.
+pub const RECORD_SENDER: u32 = 1;
+/// The end is a receiver.
+pub const RECORD_RECEIVER: u32 = 2;
+
 #[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<ProducerWords>() == 128);
@@ -91,5 +191,8 @@ const _: () = {
     assert!(TYPE_NAME_OFFSET + TYPE_NAME_BYTES_MAX <= PRODUCER_WORDS_OFFSET);
     assert!(PRODUCER_WORDS_OFFSET + size_of::<ProducerWords>() <= PAGE_BYTES);
     assert!(size_of::<ConsumerWords>() <= PAGE_BYTES);
+    assert!(SLOTS / 64 <= 64 * (SLOT_BITS_OFFSET - SLOT_SUMMARY_OFFSET) / 8);
+    assert!(SLOT_BITS_OFFSET + SLOTS / 8 <= PAGE_BYTES);
+    assert!(size_of::<Record>() == 128 && std::mem::offset_of!(Record, name) == 64);
     assert!(protocol::limits::RING_BYTES_MIN >= PAGE_BYTES);
 };

@@ -11,6 +11,14 @@ use std::{
 /// in far less; a wake-up that is missed costs no more than this.
 pub const FIRST_SLEEP: Duration = Duration::from_micros(200);
 
+/// The processor that the calling thread runs on, plus one; zero when the kernel does not say.
+#[inline]
+pub fn cpu() -> u32 {
+    // SAFETY: a call without arguments; the C library reads it from memory that the kernel keeps for the thread.
+    let cpu = unsafe { libc::sched_getcpu() };
+    u32::try_from(cpu).map_or(0, |cpu| cpu + 1)
+}
+
 /// One entry of `futex_waitv`.
 #[repr(C)]
 struct Waiter {

@@ -5,8 +5,15 @@
 //! the whole frame. Nobody locks, so nobody can die holding a lock; a frame whose producer died before the length
 //! word does not exist.
 //!
+//! A batch is published by the same rule: its frames are written behind one another, each with its length, and the
+//! length of the first is stored last.
+//!
 //! Positions count bytes from the ring's beginning of life and never wrap. Each side keeps its own; of the other's
 //! it reads one word, and believes it only when it is monotone and within bounds.
+//!
+//! A producer that finds the ring empty may skip to another place in it: before it would touch memory that was not
+//! touched before, and with large frames, so that they stay in the cache. A [`Kind::Skip`](protocol::frame::Kind)
+//! frame says how far; it and the frame behind it are published as a batch.
 #![expect(unsafe_code, reason = "the contract of a ring's memory is an unsafe trait")]
 
 mod consumer;
@@ -40,6 +47,10 @@ pub unsafe trait Memory: Send + Sync {
     fn producer_words(&self) -> &ProducerWords;
     /// The words that the consumer writes.
     fn consumer_words(&self) -> &ConsumerWords;
+    /// Makes memory ready that is about to be written for the first time: `len` bytes from `offset` in the ring on.
+    fn prepare(&self, offset: usize, len: usize) {
+        let _ = (offset, len);
+    }
 }
 
 /// The other side wrote what no correct other side writes; the ring can't be used any more.
@@ -48,6 +59,9 @@ pub enum Corrupt {
     /// A header that can't be.
     #[error(transparent)]
     Header(#[from] protocol::frame::HeaderError),
+    /// A skip behind a skip.
+    #[error("the sender skips again where a message has to be")]
+    Skips,
     /// The consumer gave back space that it was never given, or took some again.
     #[error(
         "the receiver says that it consumed up to {claimed}, no multiple of 16 from {before} to {written}"
@@ -69,12 +83,13 @@ pub enum Corrupt {
 pub enum Wake {
     /// It is awake, or was woken already.
     No,
-    /// Ring its doorbell.
-    Peer,
+    /// Ring its doorbell, for the end in that slot.
+    Peer(u32),
 }
 
 // SAFETY: all that `M` promises.
 unsafe impl<M: Memory> Memory for std::sync::Arc<M> {
+    #[inline]
     fn capacity(&self) -> usize {
         (**self).capacity()
     }
@@ -97,5 +112,9 @@ unsafe impl<M: Memory> Memory for std::sync::Arc<M> {
     #[inline]
     fn consumer_words(&self) -> &ConsumerWords {
         (**self).consumer_words()
+    }
+
+    fn prepare(&self, offset: usize, len: usize) {
+        (**self).prepare(offset, len);
     }
 }

@@ -10,15 +10,16 @@ use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use protocol::limits::{RING_BYTES_MAX, RING_BYTES_MIN};
 
 use crate::{
     layout::{
-        ConsumerWords, MAGIC, PAGE_BYTES, PRODUCER_WORDS_OFFSET, ProducerWords, TYPE_HASH_OFFSET,
-        TYPE_NAME_BYTES_MAX, TYPE_NAME_LENGTH_OFFSET, TYPE_NAME_OFFSET,
+        ConsumerWords, MAGIC, PAGE_BYTES, PRODUCER_WORDS_OFFSET, ProducerWords, Record, SLOT_BITS_OFFSET,
+        SLOT_SUMMARY_OFFSET, SLOTS, TYPE_HASH_OFFSET, TYPE_NAME_BYTES_MAX, TYPE_NAME_LENGTH_OFFSET,
+        TYPE_NAME_OFFSET,
     },
     ring::Memory,
 };
@@ -170,10 +171,23 @@ fn check(result: libc::c_int) -> io::Result<()> {
 /// A ring's memory, mapped by one of its two sides.
 #[derive(Debug)]
 pub struct Mapped {
-    data: Map,
-    consumer: Map,
+    /// The producer page, in `data`; the frames follow it.
+    start: NonNull<u8>,
     capacity: usize,
+    consumer: Map,
+    /// Unmapped when it is dropped.
+    _data: Map,
 }
+
+// SAFETY: `start` points into `data`, which may be used by any thread; so does all else.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+/// Rings from this size on are mapped in huge pages where the system has them for shared memory.
+const HUGE_CAPACITY_MIN: usize = 4 << 20;
+/// The size of a huge page, and what mappings are aligned to so that the file's pages can be huge.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 impl Mapped {
     /// As the producer maps it: it may write the data file.
@@ -210,17 +224,32 @@ impl Mapped {
             return Err(io::Error::other(format!("{capacity} is no capacity of a ring")));
         }
         check_size(data, PAGE_BYTES + capacity)?;
-        let map = Map::reserve(PAGE_BYTES + 2 * capacity)?;
-        map.place(0, data, 0, PAGE_BYTES + capacity, producer)?;
-        map.place(PAGE_BYTES + capacity, data, PAGE_BYTES, capacity, producer)?;
+        let is_huge = capacity >= HUGE_CAPACITY_MIN;
+        let map = Map::reserve(PAGE_BYTES + 2 * capacity + if is_huge { HUGE_PAGE_BYTES } else { 0 })?;
+        let first = if is_huge { map.start.as_ptr().align_offset(HUGE_PAGE_BYTES) } else { 0 };
+        map.place(first, data, 0, PAGE_BYTES + capacity, producer)?;
+        map.place(first + PAGE_BYTES + capacity, data, PAGE_BYTES, capacity, producer)?;
         let consumer = Map::whole(consumer, PAGE_BYTES, !producer)?;
-        Ok(Mapped { data: map, consumer, capacity })
+        // SAFETY: `first` lies in the reservation, by the size that it was given.
+        let start = unsafe { map.start.add(first) };
+        let mapped = Mapped { start, capacity, consumer, _data: map };
+        if is_huge {
+            mapped.advise(0, PAGE_BYTES + capacity, libc::MADV_HUGEPAGE);
+        }
+        Ok(mapped)
+    }
+
+    /// Gives the kernel a hint about the data file's mapping. One that it does not know changes nothing.
+    fn advise(&self, offset: usize, len: usize, advice: libc::c_int) {
+        assert!(offset + len <= PAGE_BYTES + self.capacity, "advice about what is not mapped");
+        // SAFETY: the range lies in the mapping, and the advice that is given keeps its contents.
+        unsafe { libc::madvise(self.start.as_ptr().add(offset).cast(), len, advice) };
     }
 
     /// Writes which type the ring carries; for the producer, once, before its first frame.
     pub fn describe(&self, type_hash: u64, type_name: &str) {
         let name = &type_name.as_bytes()[..type_name.len().min(TYPE_NAME_BYTES_MAX)];
-        let page = self.data.start.as_ptr();
+        let page = self.start.as_ptr();
         // SAFETY: the offsets lie in the producer page, which is mapped; the caller is the producer, which alone
         // writes it, and no consumer reads before the first frame or the first control message says so.
         unsafe {
@@ -234,7 +263,7 @@ impl Mapped {
     /// The hash and the name of the type that the ring carries, as the producer wrote them; `None` when it has
     /// not.
     pub fn description(&self) -> Option<(u64, String)> {
-        let page = self.data.start.as_ptr();
+        let page = self.start.as_ptr();
         // SAFETY: the offsets lie in the producer page, which is mapped. Each value is read once; none is trusted:
         // the length is cut to what there is, the name is checked to be text.
         let (magic, hash, name) = unsafe {
@@ -252,13 +281,14 @@ impl Mapped {
     fn at(&self, position: u64) -> *mut u8 {
         let offset = position as usize & (self.capacity - 1);
         // SAFETY: the offset is less than the capacity, so it lies in the first of the two mappings of the frames.
-        unsafe { self.data.start.as_ptr().add(PAGE_BYTES + offset) }
+        unsafe { self.start.as_ptr().add(PAGE_BYTES + offset) }
     }
 }
 
 // SAFETY: the capacity is a power of two, checked in `map`. `at` depends on the position modulo the capacity only.
 // Behind the frames the same frames are mapped again, so `capacity` bytes from any position on are contiguous.
 unsafe impl Memory for Mapped {
+    #[inline]
     fn capacity(&self) -> usize {
         self.capacity
     }
@@ -280,13 +310,17 @@ unsafe impl Memory for Mapped {
     #[inline]
     fn producer_words(&self) -> &ProducerWords {
         // SAFETY: the offset is aligned and inside the mapped page; atomics may be shared with another process.
-        unsafe { self.data.start.add(PRODUCER_WORDS_OFFSET).cast().as_ref() }
+        unsafe { self.start.add(PRODUCER_WORDS_OFFSET).cast().as_ref() }
     }
 
     #[inline]
     fn consumer_words(&self) -> &ConsumerWords {
         // SAFETY: the page is aligned and large enough; atomics may be shared with another process.
         unsafe { self.consumer.start.cast().as_ref() }
+    }
+
+    fn prepare(&self, offset: usize, len: usize) {
+        self.advise(PAGE_BYTES + offset, len, libc::MADV_POPULATE_WRITE);
     }
 }
 
@@ -321,9 +355,9 @@ impl Words {
     }
 }
 
-/// The word by which peers wake a process.
+/// By which peers wake a process, and tell it for which of its ends.
 #[derive(Debug)]
-pub struct Doorbell(Words);
+pub struct Doorbell(Map);
 
 impl Doorbell {
     /// The size of a doorbell file.
@@ -334,19 +368,96 @@ impl Doorbell {
     /// # Errors
     /// As for [`Words::map`].
     pub fn map(file: BorrowedFd<'_>) -> io::Result<Doorbell> {
-        Ok(Doorbell(Words::map(file, 1, PAGE_BYTES, true)?))
+        Ok(Doorbell(Map::whole(file, PAGE_BYTES, true)?))
     }
 
-    /// The word.
+    /// The word that the process sleeps on.
+    #[inline]
     pub fn word(&self) -> &AtomicU32 {
-        self.0.word(0)
+        // SAFETY: the page is mapped and lives as long as `self`; all access to its words is atomic.
+        unsafe { AtomicU32::from_ptr(self.0.start.as_ptr().cast()) }
     }
 
-    /// Wakes the process: whoever looks at the word after this sees that it changed.
-    pub fn ring(&self) {
+    /// The `index`th word of 64 bits from `offset` on.
+    #[inline]
+    fn bits(&self, offset: usize, index: usize) -> &AtomicU64 {
+        let at = offset + index * 8;
+        assert!(at < PAGE_BYTES, "bits behind the doorbell page");
+        // SAFETY: the word lies in the page, aligned, since the offsets are multiples of eight; otherwise as above.
+        unsafe { AtomicU64::from_ptr(self.0.start.as_ptr().add(at).cast()) }
+    }
+
+    /// Wakes the process for its end in that slot: whoever looks at the word after this sees that it changed.
+    pub fn ring(&self, slot: u32) {
+        // The slot comes out of memory that the peer writes.
+        let slot = slot as usize % SLOTS;
+        let (word, bit) = (slot / 64, slot % 64);
+        // SYNC: with `take_slots`: the word's own mark comes after the bit, and the doorbell after both.
+        self.bits(SLOT_BITS_OFFSET, word).fetch_or(1 << bit, Ordering::AcqRel);
+        self.bits(SLOT_SUMMARY_OFFSET, word / 64).fetch_or(1 << (word % 64), Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Wakes the process for no end of its own.
+    pub fn wake(&self) {
         // SYNC: with the load before `park::park`: what was stored before is seen by who sees the new value.
         self.word().fetch_add(1, Ordering::SeqCst);
         crate::park::wake(self.word());
+    }
+
+    /// Takes the slots for which the bell was rung; for the process itself.
+    pub fn take_slots(&self, mut each: impl FnMut(u32)) {
+        for outer in 0..SLOTS / 64 / 64 {
+            // SYNC: with `ring`.
+            for word in ones(take(self.bits(SLOT_SUMMARY_OFFSET, outer))) {
+                let word = outer * 64 + word;
+                for bit in ones(take(self.bits(SLOT_BITS_OFFSET, word))) {
+                    each((word * 64 + bit) as u32);
+                }
+            }
+        }
+    }
+}
+
+/// Takes all bits of a word; one that has none is only read, so that its line stays where it is.
+fn take(bits: &AtomicU64) -> u64 {
+    if bits.load(Ordering::Relaxed) == 0 { 0 } else { bits.swap(0, Ordering::AcqRel) }
+}
+
+/// The places of the bits that are set.
+fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = bits.trailing_zeros() as usize;
+        bits &= bits.wrapping_sub(1);
+        (place < 64).then_some(place)
+    })
+}
+
+/// The counters of a process: a record for each of its ends in use.
+#[derive(Debug)]
+pub struct Counters(Map);
+
+impl Counters {
+    /// The size of a counters file.
+    pub const BYTES: usize = SLOTS * size_of::<Record>();
+
+    /// Maps a counters file, for writing or for reading only.
+    ///
+    /// # Errors
+    /// As for [`Words::map`].
+    pub fn map(file: BorrowedFd<'_>, write: bool) -> io::Result<Counters> {
+        Ok(Counters(Map::whole(file, Self::BYTES, write)?))
+    }
+
+    /// The record of the end in that slot.
+    ///
+    /// # Panics
+    /// When there is no such slot.
+    #[inline]
+    pub fn record(&self, slot: u32) -> &Record {
+        assert!((slot as usize) < SLOTS, "slot {slot} of {SLOTS}");
+        // SAFETY: the record lies in the mapping, aligned; it consists of atomics only, which may be shared.
+        unsafe { self.0.start.cast::<Record>().add(slot as usize).as_ref() }
     }
 }
 

@@ -103,7 +103,7 @@ struct Doorbell {
 
 impl Doorbell {
     fn answer(&self, wake: Wake) {
-        if wake == Wake::Peer {
+        if wake != Wake::No {
             self.word.fetch_add(1, Ordering::SeqCst);
             let _kernel = self.kernel.lock().unwrap();
             self.sleepers.notify_all();
@@ -140,7 +140,7 @@ fn fill(index: u8, payload_bytes: usize) -> Vec<u8> {
 
 /// Sends the frame of that index, if there is room.
 fn try_send(producer: &mut Producer<Side>, index: u8, payload_bytes: usize) -> Option<Wake> {
-    let mut claim = producer.claim(frame_bytes(payload_bytes, 0)).unwrap()?;
+    let claim = producer.claim(frame_bytes(payload_bytes, 0)).unwrap()?;
     let space = claim.payload();
     // SAFETY: the claim was granted for a payload of this size.
     unsafe { space.copy_from_nonoverlapping(fill(index, payload_bytes).as_ptr(), payload_bytes) };
@@ -282,7 +282,7 @@ fn a_consumer_that_streamed_is_woken() {
     falls_asleep(|producer, consumer| {
         for sleep in [Sleep::Bounded, Sleep::Sound] {
             assert_eq!(begin_frame_wait(consumer.memory()), sleep);
-            assert_eq!(pass(producer, consumer), Wake::Peer);
+            assert_eq!(pass(producer, consumer), Wake::Peer(0));
         }
         for _ in 0..256 {
             let _awake = pass(producer, consumer);

@@ -15,7 +15,7 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 use protocol::{
-    frame::{FLAG_ENDS, HEADER_BYTES, KIND_VALUE, frame_bytes, payload_bytes_max},
+    frame::{FLAG_ENDS, HEADER_BYTES, Kind, frame_bytes, payload_bytes_max},
     ids::{EndId, ProcessId},
     limits::RING_BYTES_MIN,
 };
@@ -217,7 +217,7 @@ impl<M: TestMemory> Ring<M> {
         assert_eq!(self.consumer.position() >= must_reach, frame_bytes <= room);
         assert_eq!(is_consumed_to(self.producer.memory(), must_reach), frame_bytes <= room);
 
-        let Some(mut claim) = self.producer.claim(frame_bytes).unwrap() else {
+        let Some(claim) = self.producer.claim(frame_bytes).unwrap() else {
             assert!(frame_bytes > room, "{frame_bytes} bytes refused, {room} are free");
             return;
         };
@@ -231,7 +231,7 @@ impl<M: TestMemory> Ring<M> {
         let ids: Vec<_> = (0..ends).map(|index| end(model.sent, index)).collect();
         let wake = claim.publish(payload_bytes, &ids);
 
-        assert_eq!(wake == Wake::Peer, model.receiver_sleeps, "once for each wait");
+        assert_eq!(wake != Wake::No, model.receiver_sleeps, "once for each wait");
         model.receiver_sleeps = false;
         model.frames.push_back((payload_bytes, ends));
         model.used_bytes += frame_bytes;
@@ -253,7 +253,7 @@ impl<M: TestMemory> Ring<M> {
         let wake = self.consumer.release(&frame);
 
         let reached = model.sender_waits_for.is_some_and(|position| position <= self.consumer.position());
-        assert_eq!(wake == Wake::Peer, reached && !model.sender_is_woken, "once, when there is room");
+        assert_eq!(wake != Wake::No, reached && !model.sender_is_woken, "once, when there is room");
         model.sender_is_woken |= reached;
         model.used_bytes -= frame_bytes(payload_bytes, ends);
         model.received = model.received.wrapping_add(1);
@@ -391,7 +391,7 @@ impl<M: TestMemory> Ring<M> {
             Attack::Header { length, ends, kind, flags, sequence: wrong } => {
                 let mut bytes = [0; HEADER_BYTES];
                 bytes[..4].copy_from_slice(&length.to_le_bytes());
-                bytes[4] = kind.unwrap_or(KIND_VALUE);
+                bytes[4] = kind.unwrap_or(Kind::Value as u8);
                 bytes[5] = flags.unwrap_or(if *ends == 0 { 0 } else { FLAG_ENDS });
                 bytes[6..8].copy_from_slice(&ends.to_le_bytes());
                 bytes[8..12].copy_from_slice(&wrong.unwrap_or(sequence).to_le_bytes());
@@ -411,7 +411,7 @@ impl<M: TestMemory> Ring<M> {
         let base = self.producer.memory().bytes(0, 0).addr();
         let capacity = self.producer.memory().capacity();
         // `Err` is what a sender is told of a consumer that lies.
-        let Ok(Some(mut claim)) = self.producer.claim(size % capacity) else { return };
+        let Ok(Some(claim)) = self.producer.claim(size % capacity) else { return };
         let (space, granted) = (claim.payload(), claim.payload_bytes_max());
         let offset = space.addr().checked_sub(base).unwrap();
         assert!(granted <= capacity && offset + granted <= 2 * capacity, "a claim outside the ring");

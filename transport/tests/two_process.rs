@@ -229,13 +229,13 @@ impl Sender {
         if waited {
             end_room_wait(self.producer.memory());
         }
-        let mut claim = self.producer.claim(frame_bytes).unwrap().unwrap();
+        let claim = self.producer.claim(frame_bytes).unwrap().unwrap();
         // SAFETY: the claim was granted for a payload of this size; a file's bytes are initialised; the consumer
         // reads none of them before the claim is published, when the slice is gone.
         let space = unsafe { std::slice::from_raw_parts_mut(claim.payload(), payload_bytes) };
         fill(space, index);
-        if claim.publish(payload_bytes, &[]) == Wake::Peer {
-            self.peer.ring();
+        if let Wake::Peer(slot) = claim.publish(payload_bytes, &[]) {
+            self.peer.ring(slot);
         }
         self.count(Count::Published).store(index + 1, Ordering::SeqCst);
     }
@@ -269,12 +269,12 @@ impl Receiver {
         let frame = self.consumer.peek().unwrap()?;
         assert_eq!(frame.header.sequence, index);
         check(self.consumer.payload(&frame), index);
-        let is_asleep = self.consumer.release(&frame) == Wake::Peer;
-        if is_asleep {
-            self.peer.ring();
+        let wake = self.consumer.release(&frame);
+        if let Wake::Peer(slot) = wake {
+            self.peer.ring(slot);
         }
         self.consumer.settle();
-        Some(is_asleep)
+        Some(wake != Wake::No)
     }
 
     /// Receives the frame of that index; sleeps until it is there.

@@ -1,6 +1,7 @@
 //! The executor of one future on one thread, which turns the hub while it waits.
 
 use std::{
+    cell::Cell,
     pin::pin,
     sync::{
         Arc,
@@ -11,6 +12,7 @@ use std::{
 
 use super::{Hub, TURNS};
 
+#[derive(Default)]
 struct Notify {
     notified: AtomicBool,
 }
@@ -28,13 +30,19 @@ impl Wake for Notify {
     }
 }
 
+thread_local! {
+    /// What this thread was woken by when it last ran a future, for the next one.
+    static SPARE: Cell<Option<Arc<Notify>>> = const { Cell::new(None) };
+}
+
 /// Runs a future to its end on this thread. While it waits, the thread sleeps in the hub.
 ///
 /// # Panics
 /// When the future panics, and when the process has no hub.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let hub = Hub::get().expect("the process is part of a job");
-    let notify = Arc::new(Notify { notified: AtomicBool::new(true) });
+    let notify = SPARE.take().unwrap_or_default();
+    notify.notified.store(true, Ordering::SeqCst);
     let waker = Waker::from(notify.clone());
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
@@ -42,6 +50,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     loop {
         while notify.notified.swap(false, Ordering::SeqCst) {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                SPARE.set(Some(notify));
                 return output;
             }
         }

@@ -9,7 +9,7 @@ use protocol::control::{
     CONTROL_FD, CONTROL_VARIABLE, Framing, FromProcess, HARNESS_STDOUT_FD, Welcome, encode,
 };
 use tokio::{io::unix::AsyncFd, net::unix::pipe};
-use transport::{park, socket::Socket};
+use transport::{layout::COUNTERS_PREFIX, park, segment::Counters, socket::Socket};
 
 use super::{watched::SharedFd, *};
 use crate::output::{Lines, Tail};
@@ -20,6 +20,8 @@ pub(super) struct Live {
     pub(super) pid: i32,
     pub(super) pidfd: Rc<OwnedFd>,
     pub(super) doorbell: OwnedFd,
+    /// Kept for whoever looks at the counters from outside.
+    _counters: OwnedFd,
     pub(super) slot: u32,
     pub(super) started: Instant,
     socket: Rc<AsyncFd<Socket>>,
@@ -118,6 +120,13 @@ impl Live {
     }
 }
 
+/// The files that a process has for itself, and what it is given of them.
+struct OwnFiles {
+    doorbell: OwnedFd,
+    counters: OwnedFd,
+    given: Vec<OwnedFd>,
+}
+
 impl Service {
     /// Starts a process.
     pub(super) fn launch(shared: &Shared, launch: &state::Launch) {
@@ -135,17 +144,26 @@ impl Service {
         }
     }
 
+    fn own_files(&self, pid: i32, name: &str) -> Result<OwnFiles, String> {
+        let label =
+            CString::new(format!("{COUNTERS_PREFIX}{pid}.{name}")).map_err(|_| "its name holds a NUL")?;
+        let doorbell =
+            segment::create(c"archean-doorbell", Doorbell::BYTES).map_err(because("making a doorbell"))?;
+        let counters = segment::create(&label, Counters::BYTES).map_err(because("making counters"))?;
+        let read_only = segment::reopen_read_only(counters.as_fd()).map_err(because("reopening counters"))?;
+        let mut given = Vec::new();
+        for file in [&doorbell, &self.events_file] {
+            given.push(file.try_clone().map_err(because("duplicating a descriptor"))?);
+        }
+        given.push(counters);
+        Ok(OwnFiles { doorbell, counters: read_only, given })
+    }
+
     fn start(&mut self, shared: &Shared, spec: &state::Launch) -> Result<(), String> {
         let (ours, theirs) = Socket::pair().map_err(because("making a control socket"))?;
         let (stdout, stdout_theirs) = io::pipe().map_err(because("making a pipe"))?;
         let (stderr, stderr_theirs) = io::pipe().map_err(because("making a pipe"))?;
-        let doorbell =
-            segment::create(c"archean-doorbell", Doorbell::BYTES).map_err(because("making a doorbell"))?;
         let socket = Rc::new(watched::watch(ours).map_err(because("watching a control socket"))?);
-        let mut files = Vec::new();
-        for file in [&doorbell, &self.events_file] {
-            files.push(file.try_clone().map_err(because("duplicating a descriptor"))?);
-        }
         let is_root = spec.entry.is_none();
         let harness = if is_root { self.spec.root_harness } else { !spec.harness.is_empty() };
         let stdin = if is_root { io::stdin().as_fd().try_clone_to_owned() } else { self.null.try_clone() };
@@ -173,6 +191,13 @@ impl Service {
                 return Err(error.to_string());
             }
         };
+        // The rest is done while the image is being loaded.
+        let own = self.own_files(launched.pid, &spec.name);
+        let own = own.inspect_err(|_| {
+            let _ = launch::kill(launched.pidfd.as_fd(), libc::SIGKILL);
+            self.free_slots.push(slot);
+        })?;
+        let OwnFiles { doorbell, counters, given: files } = own;
         let welcome = Welcome {
             process: spec.process.0,
             parent: spec.parent.map(|parent| parent.0),
@@ -190,6 +215,7 @@ impl Service {
             pid: launched.pid,
             pidfd: Rc::new(launched.pidfd),
             doorbell,
+            _counters: counters,
             slot,
             started,
             socket,

@@ -1,14 +1,14 @@
 #![expect(unsafe_code, reason = "frames are read from memory that another process maps")]
 
 use protocol::{
-    frame::{END_BYTES, HEADER_BYTES, Header},
+    frame::{END_BYTES, HEADER_BYTES, Header, Kind},
     ids::EndId,
 };
 
 use super::{Corrupt, Memory, Wake};
 use crate::{
     layout::MODE_SLEEPY,
-    sync::{AtomicU32, Ordering},
+    sync::{AtomicU32, Ordering, spin_loop},
 };
 
 /// The side of a ring that reads frames.
@@ -20,6 +20,8 @@ pub struct Consumer<M> {
     sequence: u32,
     /// The position that the producer waited for when its doorbell was last rung.
     woken: u64,
+    /// Frames taken since none was there.
+    run: u32,
     /// Frames taken since the consumer was last found waiting.
     streak: u32,
     /// The mode when the streak began: it has changed if there was a wait.
@@ -28,6 +30,12 @@ pub struct Consumer<M> {
 
 /// So many frames without a wait in between make a stream.
 const STREAK_FOR_STREAM: u32 = 64;
+
+/// Who has found so many frames in a row, and then none, is reading a stream, and has caught up with its sender.
+const RUN_TO_SLIP: u32 = 16;
+
+/// So long it then leaves the sender alone.
+const SLIP_PAUSES: u32 = 8;
 
 /// The frame in front of a ring, read and checked.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +48,7 @@ pub struct Frame {
 impl<M: Memory> Consumer<M> {
     /// The consumer of a ring from which nothing was taken yet.
     pub fn new(memory: M) -> Self {
-        Consumer { memory, tail: 0, sequence: 0, woken: 0, streak: 0, streak_mode: 0 }
+        Consumer { memory, tail: 0, sequence: 0, woken: 0, run: 0, streak: 0, streak_mode: 0 }
     }
 
     /// The memory.
@@ -64,8 +72,16 @@ impl<M: Memory> Consumer<M> {
     /// # Errors
     /// [`Corrupt`] when its header is one that no correct producer writes.
     #[inline]
-    pub fn peek(&self) -> Result<Option<Frame>, Corrupt> {
-        // SYNC: with the store in `Claim::publish`.
+    pub fn peek(&mut self) -> Result<Option<Frame>, Corrupt> {
+        match self.read_header()? {
+            Some(header) if header.kind == Kind::Skip => self.skip(&header),
+            header => Ok(header.map(|header| Frame { header })),
+        }
+    }
+
+    #[inline]
+    fn read_header(&self) -> Result<Option<Header>, Corrupt> {
+        // SYNC: with the store in `Producer::flush`.
         let length = self.next_word().load(Ordering::Acquire);
         if length == 0 {
             return Ok(None);
@@ -75,8 +91,32 @@ impl<M: Memory> Consumer<M> {
         // change them at any time, and what was read here is what is checked.
         let mut bytes = unsafe { start.cast::<[u8; HEADER_BYTES]>().read_volatile() };
         bytes[..4].copy_from_slice(&length.to_le_bytes());
-        let header = Header::check(bytes, self.memory.capacity(), self.sequence)?;
-        Ok(Some(Frame { header }))
+        Ok(Some(Header::check(bytes, self.memory.capacity(), self.sequence)?))
+    }
+
+    /// Goes on behind a skip. The frame there was published together with it.
+    #[cold]
+    fn skip(&mut self, skip: &Header) -> Result<Option<Frame>, Corrupt> {
+        self.tail += skip.frame_bytes() as u64;
+        self.sequence = self.sequence.wrapping_add(1);
+        match self.read_header()? {
+            // A chain of skips could keep the reader busy for ever.
+            Some(header) if header.kind == Kind::Skip => Err(Corrupt::Skips),
+            header => Ok(header.map(|header| Frame { header })),
+        }
+    }
+
+    /// To be called when no frame is there. A consumer that is just as fast as its producer would read each line
+    /// while it is still being written, and both would wait for the line to go to and fro; so one that reads a
+    /// stream lets itself slip behind. Gives `true` when it did, and it is worth another look.
+    #[inline]
+    pub fn slip(&mut self) -> bool {
+        let is_stream = self.run >= RUN_TO_SLIP;
+        self.run = 0;
+        if is_stream {
+            (0..SLIP_PAUSES).for_each(|_| spin_loop());
+        }
+        is_stream
     }
 
     /// The payload of the frame that [`peek`](Self::peek) gave.
@@ -114,6 +154,7 @@ impl<M: Memory> Consumer<M> {
     pub fn release(&mut self, frame: &Frame) -> Wake {
         self.tail += frame.header.frame_bytes() as u64;
         self.sequence = self.sequence.wrapping_add(1);
+        self.run = self.run.saturating_add(1);
         self.streak = self.streak.saturating_add(1);
         // SYNC: with the load in `Producer::look`.
         self.memory.consumer_words().consumed.store(self.tail, Ordering::Release);
@@ -124,7 +165,7 @@ impl<M: Memory> Consumer<M> {
             return Wake::No;
         }
         self.woken = waiting;
-        Wake::Peer
+        Wake::Peer(self.memory.producer_words().address.slot.load(Ordering::Relaxed))
     }
 
     /// To be called now and then while frames come. When enough came without a wait in between, the consumer

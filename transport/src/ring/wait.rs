@@ -9,7 +9,7 @@
 
 use super::Memory;
 use crate::{
-    layout::MODE_SLEEPY,
+    layout::{Address, MODE_SLEEPY},
     sync::{Ordering, fence},
 };
 
@@ -22,6 +22,21 @@ pub enum Sleep {
     /// The peer may just now do what is waited for without seeing it, since it does not fence: the sleep must be
     /// bounded, and be followed by another look.
     Bounded,
+}
+
+/// Says on which processor this side of a ring runs: a number plus one, or zero when it is not known.
+#[inline]
+pub fn tell_cpu(own: &Address, cpu: u32) {
+    // Mostly it is the same, and then the peer keeps the line.
+    if own.cpu.load(Ordering::Relaxed) != cpu {
+        own.cpu.store(cpu, Ordering::Relaxed);
+    }
+}
+
+/// Whether the other side was last seen on that processor: then it can do nothing while this side spins there.
+#[inline]
+pub fn is_on_cpu(peer: &Address, cpu: u32) -> bool {
+    cpu != 0 && peer.cpu.load(Ordering::Relaxed) == cpu
 }
 
 /// Says that the consumer is about to sleep until a frame comes. To be followed by a last look.
@@ -56,7 +71,7 @@ pub fn end_room_wait(memory: &impl Memory) {
 
 /// Whether there is a frame at `position`; for whoever waits for it.
 pub fn is_frame_at(memory: &impl Memory, position: u64) -> bool {
-    // SYNC: with the store in `Claim::publish`; who reads the frame looks again.
+    // SYNC: with the store in `Producer::flush`; who reads the frame looks again.
     let is_there = memory.length_word(position).load(Ordering::Acquire) != 0;
     #[cfg(all(target_arch = "x86_64", not(loom)))]
     if !is_there {

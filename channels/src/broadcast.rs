@@ -1,0 +1,158 @@
+//! One sender, many receivers that all get everything.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
+use rkyv::util::AlignedVec;
+
+use crate::{PlainData, Reason, Receiver, Sender, channel_with_capacity, data, sender::Large};
+
+/// What happens when a reader of a [`Broadcast`] is too slow, and its ring is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lag {
+    /// The sender waits: the slowest reader bounds them all, and nobody misses anything.
+    Wait,
+    /// The reader misses the message, and hears how many it has missed
+    /// ([`RecvError::Missed`](crate::RecvError::Missed)) as soon as there is room again. The sender never waits.
+    Skip,
+}
+
+/// One sender of values that go to many readers.
+///
+/// Each reader is an ordinary [`Receiver`], which may be moved to another process. A value is serialised once, and its
+/// bytes are copied into the ring of each reader. Readers may be added at any time, and get what is sent from then
+/// on; one that is dropped, or whose process has ended, is left out from then on.
+pub struct Broadcast<T> {
+    readers: Vec<Reader<T>>,
+    lag: Lag,
+    /// The archive of the value that is being sent.
+    archive: AlignedVec<16>,
+    /// The readers that have it; those behind them are still to get it.
+    done: usize,
+    large: Option<Large>,
+}
+
+struct Reader<T> {
+    sender: Sender<T>,
+    missed: u64,
+}
+
+impl<T: PlainData> Broadcast<T> {
+    /// A broadcast without readers.
+    pub fn new(lag: Lag) -> Self {
+        Broadcast { readers: Vec::new(), lag, archive: AlignedVec::new(), done: 0, large: None }
+    }
+
+    /// One more reader, with a ring of the default capacity (1 MiB).
+    pub fn subscribe(&mut self) -> Receiver<T> {
+        self.subscribe_with_capacity(protocol::limits::RING_BYTES_DEFAULT)
+    }
+
+    /// One more reader, with room for at least `bytes` bytes of messages; see
+    /// [`channel_with_capacity`].
+    pub fn subscribe_with_capacity(&mut self, bytes: usize) -> Receiver<T> {
+        let (sender, receiver) = channel_with_capacity(bytes);
+        self.add(sender);
+        receiver
+    }
+
+    /// Adds the reader behind a sender, which may have come from another process.
+    pub fn add(&mut self, sender: Sender<T>) {
+        self.readers.push(Reader { sender, missed: 0 });
+    }
+
+    /// How many readers there are, as far as is known: of the end of one the next [`send`](Self::send) hears.
+    pub fn len(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.readers.is_empty()
+    }
+
+    /// Sends a value to all readers, and gives how many have got it.
+    ///
+    /// # Errors
+    /// [`Reason::Serialise`]; then nobody has got it. With [`Lag::Skip`], [`Reason::TooLarge`] when it takes more than
+    /// the capacity of a reader's ring: that would have to wait.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes may have sent the value to some readers. The others get it before
+    /// the next value.
+    pub async fn send(&mut self, value: &T) -> Result<usize, Reason> {
+        poll_fn(|context| self.poll_rest(context)).await?;
+        self.begin(value)?;
+        poll_fn(|context| self.poll_rest(context)).await
+    }
+
+    /// As [`send`](Self::send), blocking the thread.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn send_blocking(&mut self, value: &T) -> Result<usize, Reason> {
+        self.block_rest()?;
+        self.begin(value)?;
+        self.block_rest()
+    }
+
+    fn begin(&mut self, value: &T) -> Result<(), Reason> {
+        data::pack_into(value, &mut self.archive).map_err(Reason::Serialise)?;
+        self.done = 0;
+        Ok(())
+    }
+
+    /// Sends the value to those that have not got it.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Reason>> {
+        self.rest(|reader, archive, large| reader.sender.poll_archived(context, archive, large))
+    }
+
+    fn block_rest(&mut self) -> Result<usize, Reason> {
+        match self.rest(|reader, archive, _| Poll::Ready(reader.sender.send_archived_blocking(archive))) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => unreachable!("a blocking send has an end"),
+        }
+    }
+
+    fn rest(
+        &mut self,
+        mut send: impl FnMut(&mut Reader<T>, &[u8], &mut Option<Large>) -> Poll<Result<(), Reason>>,
+    ) -> Poll<Result<usize, Reason>> {
+        let mut reached = self.done;
+        if self.archive.is_empty() {
+            return Poll::Ready(Ok(reached));
+        }
+        while let Some(reader) = self.readers.get_mut(self.done) {
+            let sent = match self.lag {
+                Lag::Wait => ready!(send(reader, &self.archive, &mut self.large)),
+                Lag::Skip => reader.sender.try_send_archived(&self.archive, &mut reader.missed),
+            };
+            self.large = None;
+            match sent {
+                Ok(()) => reached += 1,
+                Err(Reason::Full) => reader.missed += 1,
+                Err(reason @ Reason::TooLarge { .. }) => {
+                    self.archive.clear();
+                    return Poll::Ready(Err(reason));
+                }
+                // It is gone, and so is the need to tell it anything.
+                Err(_) => {
+                    self.readers.swap_remove(self.done);
+                    continue;
+                }
+            }
+            self.done += 1;
+        }
+        self.archive.clear();
+        Poll::Ready(Ok(reached))
+    }
+}
+
+impl<T> fmt::Debug for Broadcast<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broadcast").field("readers", &self.readers.len()).field("lag", &self.lag).finish()
+    }
+}

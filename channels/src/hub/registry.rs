@@ -1,0 +1,262 @@
+//! Which ends are in use, and which of them wait on behalf of futures.
+//!
+//! An end that begins to wait is *listed*: whoever turns the hub looks at it again and again while it spins. Before it
+//! sleeps, it *arms* what is listed: from then on the peer says, by the end's slot, that it rang for this end. So a
+//! turn costs time for those ends that have just begun to wait and those that were rung for, and not for thousands
+//! that are idle.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::{Arc, LazyLock, atomic::Ordering},
+    task::Waker,
+    time::Instant,
+};
+
+use protocol::ids::EndId;
+use transport::{
+    layout::{RECORD_NAME_BYTES, Record, SLOTS},
+    park::FIRST_SLEEP,
+    ring::wait::Sleep,
+};
+
+use super::{Hub, TURNS, lock};
+use crate::port::{Counts, News, Polled, Port, Wait};
+
+#[derive(Default)]
+pub(super) struct Registry {
+    ports: HashMap<EndId, Arc<Port>>,
+    /// The port in each slot; slot 0 is that of all which found no other.
+    slots: Vec<Option<Arc<Port>>>,
+    free: BinaryHeap<Reverse<u32>>,
+    listed: Vec<Arc<Port>>,
+    /// Armed, but the producer may not have noticed: to be looked at again when its store buffer has drained.
+    unnoticed: Vec<Arc<Port>>,
+}
+
+/// What is counted for ends without a slot, which nobody can read.
+static UNCOUNTED: LazyLock<Record> = LazyLock::new(Record::default);
+
+impl Registry {
+    fn free_slot(&mut self) -> u32 {
+        if self.slots.is_empty() {
+            self.slots.push(None);
+        }
+        match self.free.pop() {
+            Some(Reverse(slot)) => slot,
+            None if self.slots.len() < SLOTS => {
+                self.slots.push(None);
+                self.slots.len() as u32 - 1
+            }
+            None => 0,
+        }
+    }
+
+    /// The ports for which a bell was rung.
+    fn rung(&self, slot: u32, rung: &mut Vec<Arc<Port>>) {
+        match slot {
+            0 => rung.extend(self.ports.values().filter(|port| port.slot == 0).cloned()),
+            slot => rung.extend(self.slots.get(slot as usize).cloned().flatten()),
+        }
+    }
+}
+
+impl Hub {
+    /// Makes the port of an end that is used for the first time, with the name of the type that it carries.
+    pub(crate) fn open(&'static self, end: EndId, kind: u32, type_name: &str) -> Arc<Port> {
+        let port = {
+            let mut registry = lock(&self.registry);
+            let slot = registry.free_slot();
+            let counts = Counts(self.record(slot, end, kind, type_name));
+            let port = Port::new(end, slot, counts);
+            registry.ports.insert(end, port.clone());
+            if slot > 0 {
+                registry.slots[slot as usize] = Some(port.clone());
+            }
+            port
+        };
+        if let Some(doorbell) = lock(&self.rings).doorbells.remove(&end) {
+            port.deliver(News::Paired { doorbell });
+        }
+        self.look();
+        port
+    }
+
+    /// Forgets the port of an end that is dropped.
+    pub(crate) fn close(&self, port: &Port) {
+        let mut registry = lock(&self.registry);
+        registry.ports.remove(&port.end);
+        if port.slot > 0 {
+            port.counts.0.kind.store(0, Ordering::Release);
+            registry.slots[port.slot as usize] = None;
+            registry.free.push(Reverse(port.slot));
+        }
+        drop(registry);
+        port.forget();
+    }
+
+    pub(super) fn port(&self, end: EndId) -> Option<Arc<Port>> {
+        lock(&self.registry).ports.get(&end).cloned()
+    }
+
+    /// A fresh record of counters.
+    fn record(&'static self, slot: u32, end: EndId, kind: u32, type_name: &str) -> &'static Record {
+        if slot == 0 {
+            return &UNCOUNTED;
+        }
+        let record = self.parts.counters.record(slot);
+        for (word, value) in record.end.iter().zip([end.0 as u64, (end.0 >> 64) as u64]) {
+            word.store(value, Ordering::Relaxed);
+        }
+        for number in [&record.frames, &record.bytes, &record.full, &record.sleeps, &record.wakes] {
+            number.store(0, Ordering::Relaxed);
+        }
+        // The end of a long name says more than its beginning.
+        let name = &type_name.as_bytes()[type_name.len().saturating_sub(RECORD_NAME_BYTES)..];
+        for (word, bytes) in record.name.iter().zip(name.chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
+        }
+        record.name_bytes.store(name.len() as u32, Ordering::Relaxed);
+        record.kind.store(kind, Ordering::Release);
+        record
+    }
+
+    // ---- ends that wait on behalf of futures
+
+    /// Registers the waker of a port, to be woken when it has what it waits for.
+    pub(crate) fn register(&self, port: &Arc<Port>, waits: &[Wait], waker: &Waker) {
+        let is_new = port.register(waker, waits);
+        if TURNS.get() {
+            if is_new {
+                lock(&self.registry).listed.push(port.clone());
+            }
+            return;
+        }
+        // Nobody but the driver's thread will look, and it may sleep already: begin the wait here.
+        self.drive();
+        if self.arm(port) == Sleep::Bounded {
+            self.parts.doorbell.wake();
+        }
+        self.look();
+        self.answer(port);
+    }
+
+    /// Has peers ring for what a port waits for. To be followed by a last look.
+    fn arm(&self, port: &Arc<Port>) -> Sleep {
+        let sleep = port.begin_wait();
+        if sleep == Sleep::Bounded {
+            *lock(&self.bounded) = Some(Instant::now() + FIRST_SLEEP);
+            lock(&self.registry).unnoticed.push(port.clone());
+        }
+        sleep
+    }
+
+    /// Wakes who waits at a port, if what it waits for has come.
+    fn answer(&self, port: &Port) -> bool {
+        match port.poll() {
+            Polled::Ready(waker) => {
+                waker.wake();
+                true
+            }
+            Polled::Waits | Polled::Forgotten => false,
+        }
+    }
+
+    /// Looks at all listed ports, and wakes who waits at those that have something; `true` when there was one.
+    pub(super) fn poll_listed(&self) -> bool {
+        self.poll_list(|registry| &mut registry.listed)
+    }
+
+    fn poll_list(&self, list: impl Fn(&mut Registry) -> &mut Vec<Arc<Port>>) -> bool {
+        // Mostly there is one, or none: no list is made then.
+        let mut first = None;
+        let mut more = Vec::new();
+        list(&mut lock(&self.registry)).retain(|port| match port.poll() {
+            Polled::Waits => true,
+            Polled::Forgotten => false,
+            Polled::Ready(waker) => {
+                match first {
+                    None => first = Some(waker),
+                    Some(_) => more.push(waker),
+                }
+                false
+            }
+        });
+        let any = first.is_some();
+        first.into_iter().chain(more).for_each(Waker::wake);
+        any
+    }
+
+    /// Arms what is listed; `true` when one of them has something already.
+    pub(super) fn arm_listed(&self) -> bool {
+        let listed = std::mem::take(&mut lock(&self.registry).listed);
+        let mut any = false;
+        for port in &listed {
+            let _ = self.arm(port);
+            any |= self.answer(port);
+        }
+        any
+    }
+
+    /// Takes in for which ends the bell was rung, and wakes who waits at them; `true` when there was one.
+    pub(super) fn answer_bell(&self) -> bool {
+        let mut rung = Vec::new();
+        self.parts.doorbell.take_slots(|slot| lock(&self.registry).rung(slot, &mut rung));
+        let mut any = false;
+        for port in &rung {
+            match port.poll() {
+                Polled::Ready(waker) => {
+                    waker.wake();
+                    any = true;
+                }
+                Polled::Forgotten => {}
+                // It was rung for something that is gone again: the peer will not ring once more for that wait.
+                Polled::Waits => {
+                    let _ = self.arm(port);
+                    any |= self.answer(port);
+                }
+            }
+        }
+        any
+    }
+
+    /// Looks at those that may have been armed unnoticed; `true` when one of them has something. Once the bounded
+    /// sleep is over, the peers have noticed.
+    pub(super) fn poll_unnoticed(&self) -> bool {
+        if lock(&self.registry).unnoticed.is_empty() {
+            return false;
+        }
+        let any = self.poll_list(|registry| &mut registry.unnoticed);
+        if self.sleep_bound().is_none() {
+            lock(&self.registry).unnoticed.clear();
+        }
+        any
+    }
+
+    /// Whether spinning is of no use to those that are listed, because all that they wait for has to be done on this
+    /// very processor.
+    pub(super) fn all_listed_meet_peers(&self, cpu: u32) -> bool {
+        let registry = lock(&self.registry);
+        !registry.listed.is_empty() && registry.listed.iter().all(|port| port.meets_peers(cpu))
+    }
+}
+
+/// By which somebody who never sleeps notices now and then that the bell was rung.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    seen: u32,
+}
+
+impl Bell {
+    /// Takes in for which ends the bell was rung, if it was.
+    pub(crate) fn answer(&mut self) {
+        let Some(hub) = Hub::get() else { return };
+        hub.look();
+        let bell = hub.bell();
+        if std::mem::replace(&mut self.seen, bell) != bell {
+            hub.answer_bell();
+        }
+    }
+}
