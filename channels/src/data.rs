@@ -291,6 +291,12 @@ pub(crate) fn check<T: Data>(bytes: &[u8]) -> Result<&T::Archived, String> {
     rkyv::access::<T::Archived, rancor::Error>(bytes).map_err(|error| error.to_string())
 }
 
+/// As [`check`], without the reason.
+#[inline(always)]
+pub(crate) fn check_quick<T: Data>(bytes: &[u8]) -> Option<&T::Archived> {
+    rkyv::access::<T::Archived, rancor::Error>(bytes).ok()
+}
+
 /// Takes a packed value apart again; ends in it are to be claimed (see [`claiming`](crate::claiming)).
 ///
 /// # Errors

@@ -46,7 +46,7 @@ impl<'r, T: Data> Message<'r, T> {
     /// When the value's own `Deserialize` fails on an archive that its `CheckBytes` has accepted.
     pub fn into_owned(self) -> T {
         let take = || rkyv::deserialize::<T, rancor::Error>(self.archived);
-        let value = if self.frame.header.ends == 0 { take() } else { self.adopt(take) };
+        let value = if self.frame.ends() == 0 { take() } else { self.adopt(take) };
         let Message { inbound, frame, .. } = &mut *mem::ManuallyDrop::new(self);
         inbound.release(frame);
         value.unwrap_or_else(|error| {
@@ -108,7 +108,7 @@ impl<T: Archive> Deref for Message<'_, T> {
 impl<T: Archive> Drop for Message<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.frame.header.ends > 0 {
+        if self.frame.ends() > 0 {
             let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
             let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
             self.hub.tell(FromProcess::Discard(word));

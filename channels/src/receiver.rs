@@ -14,10 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{
-    control::{End, FromProcess},
-    frame::Kind,
-};
+use protocol::control::{End, FromProcess};
 use transport::ring::Frame;
 
 use crate::{
@@ -118,6 +115,10 @@ impl<T: Data> Receiver<T> {
     /// As for [`recv`](Self::recv).
     #[inline]
     pub fn recv_blocking(&mut self) -> Result<Message<'_, T>, RecvError> {
+        if let Some((frame, archived)) = self.quick() {
+            let open = self.open.as_mut().expect("a frame was found in an open receiver");
+            return Ok(Message::new(open.hub, &mut open.inbound[0], frame, archived));
+        }
         self.block(None)
     }
 
@@ -245,13 +246,8 @@ impl<T: Data> Receiver<T> {
         Poll::Pending
     }
 
-    #[inline]
     fn block(&mut self, deadline: Option<Instant>) -> Result<Message<'_, T>, RecvError> {
         loop {
-            if let Some((frame, archived)) = self.quick() {
-                let open = self.open.as_mut().expect("a frame was found in an open receiver");
-                return Ok(Message::new(open.hub, &mut open.inbound[0], frame, archived));
-            }
             if let Some((index, frame)) = self.search_or_wait(deadline)? {
                 return self.lend(index, frame);
             }
@@ -260,27 +256,27 @@ impl<T: Data> Receiver<T> {
 
     /// The next message when there is one sender and nothing is in the way. What almost every message takes: no
     /// result that is moved through memory, no call that is not inlined.
-    #[inline]
+    #[inline(always)]
     fn quick(&mut self) -> Option<(Frame, *const T::Archived)> {
         let frame = self.quick_frame()?;
         if self.trust != Trust::Checked {
             return None;
         }
         let inbound = &self.open.as_deref()?.inbound[0];
-        let archived = data::check::<T>(inbound.consumer.payload(&frame)).ok()?;
+        let archived = data::check_quick::<T>(inbound.consumer.payload(&frame))?;
         Some((frame, archived))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn quick_frame(&mut self) -> Option<Frame> {
         let [inbound] = self.open.as_deref_mut()?.inbound.as_mut_slice() else { return None };
-        let frame = match inbound.consumer.peek() {
-            Ok(None) if inbound.consumer.slip() => inbound.consumer.peek().ok()??,
-            found => found.ok()??,
-        };
-        if !inbound.is_checked || frame.header.kind != Kind::Value {
+        if !inbound.is_checked {
             return None;
         }
+        let frame = match inbound.consumer.peek_plain() {
+            None if inbound.consumer.slip() => inbound.consumer.peek_plain()?,
+            found => found?,
+        };
         inbound.consumer.settle();
         Some(frame)
     }

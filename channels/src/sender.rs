@@ -295,15 +295,15 @@ impl<T: Data> Sender<T> {
 
     /// Sends if nothing is in the way; `false` when anything is, and nothing was done. What almost every message
     /// takes: no result that is moved through memory, no call that is not inlined.
-    #[inline]
+    #[inline(always)]
     fn quick(&mut self, write: impl FnOnce(*mut u8, usize) -> Option<usize>) -> bool {
         let Some(open) = self.open.as_deref_mut() else { return false };
         let Some((ring, mut waker)) = open.clear() else { return false };
-        let Ok(Some(claim)) = ring.producer.claim(HEADER_BYTES) else { return false };
+        let Some(claim) = ring.producer.claim_usual() else { return false };
         let room = claim.payload_bytes_max();
         match write(claim.payload(), room) {
             Some(bytes) if frame_bytes(bytes, 0) <= room + HEADER_BYTES => {
-                let wake = claim.publish(bytes, &[]);
+                let wake = claim.publish_plain(bytes);
                 waker.port.counts.message(bytes);
                 waker.answer(wake, ring.producer.memory());
                 true
@@ -319,7 +319,7 @@ impl<T: Data> Sender<T> {
         let Some((ring, mut waker)) = open.clear() else { return values.next() };
         let (mut frames, mut total, mut other) = (0, 0, None);
         for value in values {
-            let Ok(Some(claim)) = ring.producer.claim(HEADER_BYTES) else {
+            let Some(claim) = ring.producer.claim_usual() else {
                 other = Some(value);
                 break;
             };

@@ -22,6 +22,12 @@ use crate::ids::EndId;
 /// The size of a header, and the alignment of frames and payloads.
 pub const HEADER_BYTES: usize = 16;
 
+/// Where kind, flags and the number of ends are: one word of four bytes.
+pub const KIND_OFFSET: usize = 4;
+
+/// Where the sequence number is; the time follows it.
+pub const SEQUENCE_OFFSET: usize = 8;
+
 /// The size of one entry of the table of ends.
 pub const END_BYTES: usize = 16;
 
@@ -65,7 +71,7 @@ impl Kind {
     }
 
     /// Whether such a frame may hold ends.
-    const fn may_hold_ends(self) -> bool {
+    pub const fn may_hold_ends(self) -> bool {
         matches!(self, Kind::Value | Kind::LastPart)
     }
 }

@@ -17,6 +17,7 @@
 #![expect(unsafe_code, reason = "the contract of a ring's memory is an unsafe trait")]
 
 mod consumer;
+mod prefetch;
 mod producer;
 pub mod wait;
 

@@ -14,7 +14,7 @@ use loom::{
     sync::{Condvar, Mutex},
     thread,
 };
-use protocol::frame::frame_bytes;
+use protocol::frame::{Kind, frame_bytes};
 use transport::{
     layout::{ConsumerWords, ProducerWords},
     ring::{
@@ -135,22 +135,26 @@ fn time_passes<T: PartialEq>(load: impl Fn() -> T) {
 }
 
 fn fill(index: u8, payload_bytes: usize) -> Vec<u8> {
-    (0..payload_bytes).map(|at| index * 32 + at as u8 + 1).collect()
+    (0..payload_bytes).map(|at| (index * 32).wrapping_add(at as u8 + 1)).collect()
 }
 
 /// Sends the frame of that index, if there is room.
 fn try_send(producer: &mut Producer<Side>, index: u8, payload_bytes: usize) -> Option<Wake> {
+    try_hold(producer, index, payload_bytes).map(Producer::flush)
+}
+
+/// Writes the frame of that index behind those that are held, if there is room.
+fn try_hold(producer: &mut Producer<Side>, index: u8, payload_bytes: usize) -> Option<&mut Producer<Side>> {
     let claim = producer.claim(frame_bytes(payload_bytes, 0)).unwrap()?;
     let space = claim.payload();
     // SAFETY: the claim was granted for a payload of this size.
     unsafe { space.copy_from_nonoverlapping(fill(index, payload_bytes).as_ptr(), payload_bytes) };
-    Some(claim.publish(payload_bytes, &[]))
+    Some(claim.hold(Kind::Value, payload_bytes, &[]))
 }
 
 /// Takes a frame, if there is one, and checks that it is the one of that index.
 fn try_receive(consumer: &mut Consumer<Side>, index: u8, payload_bytes: usize) -> Option<Wake> {
     let frame = consumer.peek().unwrap()?;
-    assert_eq!(frame.header.sequence, index.into());
     assert_eq!(consumer.payload(&frame), fill(index, payload_bytes));
     Some(consumer.release(&frame))
 }
@@ -240,6 +244,55 @@ fn a_sleepy_consumer_is_woken() {
             bell.answer(try_send(&mut producer, index, 16).unwrap());
         }
         receiver.join().unwrap();
+    });
+}
+
+#[test]
+fn a_batch_is_seen_whole_and_wakes_once() {
+    check(|| {
+        let [data, positions] = ring(128);
+        let bell = Arc::new(Doorbell::default());
+        let own = bell.clone();
+        assert_eq!(begin_frame_wait(&positions), Sleep::Bounded);
+        let receiver = thread::spawn(move || {
+            let mut consumer = Consumer::new(positions);
+            while try_receive(&mut consumer, 0, 16).is_none() {
+                assert_eq!(sleep_for_a_frame(&consumer, &own), Sleep::Sound);
+            }
+            assert!(try_receive(&mut consumer, 1, 32).is_some(), "half a batch");
+        });
+        let mut producer = Producer::new(data);
+        for (index, bytes) in [(0, 16), (1, 32)] {
+            assert!(try_hold(&mut producer, index, bytes).is_some());
+        }
+        bell.answer(producer.flush());
+        receiver.join().unwrap();
+    });
+}
+
+/// The first frame skips to the ring's start; the third skips over the header that says so, if it is still there.
+#[test]
+fn skips_are_read_while_frames_are_written() {
+    check(|| {
+        let [data, positions] = ring(256);
+        let (mut producer, mut consumer) = (Producer::new(data), Consumer::new(positions));
+        for _ in 0..3 {
+            assert!(try_send(&mut producer, 0, 48).is_some());
+            assert!(try_receive(&mut consumer, 0, 48).is_some());
+        }
+        let payloads = [64, 64, 16];
+        let sender = thread::spawn(move || {
+            for (index, bytes) in payloads.into_iter().enumerate() {
+                assert!(try_send(&mut producer, index as u8, bytes).is_some(), "no room");
+            }
+        });
+        for (index, bytes) in payloads.into_iter().enumerate() {
+            while try_receive(&mut consumer, index as u8, bytes).is_none() {
+                thread::yield_now();
+            }
+        }
+        sender.join().unwrap();
+        assert!([192, 240].contains(&(consumer.position() % 256)), "one skip or two");
     });
 }
 

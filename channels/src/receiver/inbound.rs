@@ -66,9 +66,9 @@ impl Inbound {
                 check_type::<T>(self.consumer.memory())?;
                 self.is_checked = true;
             }
-            match frame.header.kind {
+            match frame.kind() {
                 Kind::Value => {
-                    if self.complete != Some(frame.header.sequence) && !self.whole.is_empty() {
+                    if self.complete != Some(frame.sequence()) && !self.whole.is_empty() {
                         self.forget_whole();
                     }
                     return Ok(Next::Message(frame));
@@ -79,9 +79,9 @@ impl Inbound {
                 }
                 Kind::MiddlePart => self.append_more(&frame)?,
                 Kind::LastPart => {
-                    if self.complete != Some(frame.header.sequence) {
+                    if self.complete != Some(frame.sequence()) {
                         self.append_more(&frame)?;
-                        self.complete = Some(frame.header.sequence);
+                        self.complete = Some(frame.sequence());
                     }
                     return Ok(Next::Message(frame));
                 }
@@ -128,25 +128,25 @@ impl Inbound {
 
     /// Copies the message in front, so that its sender can't change it any more.
     pub(super) fn copy(&mut self, frame: &Frame) -> Result<(), RecvError> {
-        if self.complete == Some(frame.header.sequence) {
+        if self.complete == Some(frame.sequence()) {
             return Ok(());
         }
         self.whole.clear();
         self.append(frame)?;
-        self.complete = Some(frame.header.sequence);
+        self.complete = Some(frame.sequence());
         Ok(())
     }
 
     /// The archive of the message that ends with the frame in front.
     #[inline]
     pub(crate) fn bytes(&self, frame: &Frame) -> &[u8] {
-        if self.complete == Some(frame.header.sequence) { &self.whole } else { self.consumer.payload(frame) }
+        if self.complete == Some(frame.sequence()) { &self.whole } else { self.consumer.payload(frame) }
     }
 
     /// Gives the space of the message in front back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&mut self, frame: &Frame) {
-        self.counts.message(frame.header.payload_bytes);
+        self.counts.message(frame.payload_bytes());
         if self.complete.is_some() {
             self.forget_whole();
         }
@@ -156,10 +156,15 @@ impl Inbound {
     #[inline]
     fn free(&mut self, frame: &Frame) {
         if let Wake::Peer(slot) = self.consumer.release(frame) {
-            wait::tell_cpu(&self.consumer.memory().consumer_words().address, park::cpu());
-            self.doorbell.ring(slot);
-            self.counts.wake();
+            self.wake(slot);
         }
+    }
+
+    #[cold]
+    fn wake(&mut self, slot: u32) {
+        wait::tell_cpu(&self.consumer.memory().consumer_words().address, park::cpu());
+        self.doorbell.ring(slot);
+        self.counts.wake();
     }
 
     /// Drops what was put together; room for another small message is kept.

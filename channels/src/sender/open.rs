@@ -119,7 +119,7 @@ impl Open {
     }
 
     /// The ring, if nothing stands in the way of writing it, and how to wake who reads it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn clear(&mut self) -> Option<(&mut Ring, Waker<'_>)> {
         if self.ear.hears() || self.port.has_news() || self.peer.is_gone() {
             return None;

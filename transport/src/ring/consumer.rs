@@ -1,11 +1,11 @@
 #![expect(unsafe_code, reason = "frames are read from memory that another process maps")]
 
 use protocol::{
-    frame::{END_BYTES, HEADER_BYTES, Header, Kind},
+    frame::{END_BYTES, HEADER_BYTES, Header, KIND_OFFSET, Kind, SEQUENCE_OFFSET, frame_bytes},
     ids::EndId,
 };
 
-use super::{Corrupt, Memory, Wake};
+use super::{Corrupt, Memory, Wake, prefetch};
 use crate::{
     layout::MODE_SLEEPY,
     sync::{AtomicU32, Ordering, spin_loop},
@@ -22,33 +22,74 @@ pub struct Consumer<M> {
     woken: u64,
     /// Frames taken since none was there.
     run: u32,
-    /// Frames taken since the consumer was last found waiting.
-    streak: u32,
-    /// The mode when the streak began: it has changed if there was a wait.
-    streak_mode: u32,
+    /// The frame at which this side last looked at its mode, and the mode: it has changed if there was a wait since.
+    settled_at: u32,
+    settled_mode: u32,
 }
 
 /// So many frames without a wait in between make a stream.
-const STREAK_FOR_STREAM: u32 = 64;
+const FRAMES_FOR_STREAM: u32 = 64;
 
 /// Who has found so many frames in a row, and then none, is reading a stream, and has caught up with its sender.
 const RUN_TO_SLIP: u32 = 16;
+
+/// Who reads a stream has the line so far ahead fetched.
+const READ_AHEAD_BYTES: u64 = 512;
 
 /// So long it then leaves the sender alone.
 const SLIP_PAUSES: u32 = 8;
 
 /// The frame in front of a ring, read and checked.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
-    /// The header.
-    pub header: Header,
+    payload_bytes: u32,
+    sequence: u32,
+    ends: u16,
+    kind: Kind,
+}
+
+impl Frame {
+    fn of(header: Header) -> Frame {
+        let Header { payload_bytes, kind, ends, sequence, .. } = header;
+        // `Header::check` made sure that both are small.
+        Frame { payload_bytes: payload_bytes as u32, sequence, ends: ends as u16, kind }
+    }
+
+    /// What it is.
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Bytes of its payload.
+    #[inline]
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_bytes as usize
+    }
+
+    /// How many ends it holds.
+    #[inline]
+    pub fn ends(&self) -> usize {
+        self.ends.into()
+    }
+
+    /// Its number.
+    #[inline]
+    pub fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// Its whole size in the ring.
+    #[inline]
+    pub fn frame_bytes(&self) -> usize {
+        frame_bytes(self.payload_bytes(), self.ends())
+    }
 }
 
 impl<M: Memory> Consumer<M> {
     /// The consumer of a ring from which nothing was taken yet.
     pub fn new(memory: M) -> Self {
-        Consumer { memory, tail: 0, sequence: 0, woken: 0, run: 0, streak: 0, streak_mode: 0 }
+        Consumer { memory, tail: 0, sequence: 0, woken: 0, run: 0, settled_at: 0, settled_mode: 0 }
     }
 
     /// The memory.
@@ -71,17 +112,44 @@ impl<M: Memory> Consumer<M> {
     ///
     /// # Errors
     /// [`Corrupt`] when its header is one that no correct producer writes.
-    #[inline]
     pub fn peek(&mut self) -> Result<Option<Frame>, Corrupt> {
         match self.read_header()? {
             Some(header) if header.kind == Kind::Skip => self.skip(&header),
-            header => Ok(header.map(|header| Frame { header })),
+            header => Ok(header.map(Frame::of)),
         }
+    }
+
+    /// The next frame, if it is there and holds one whole value without ends; otherwise [`peek`](Self::peek) tells what
+    /// is there. What almost every message takes.
+    #[inline]
+    pub fn peek_plain(&self) -> Option<Frame> {
+        // SYNC: with the store in `Producer::show`.
+        let length = self.next_word().load(Ordering::Acquire);
+        // Less than a header wraps to something large.
+        let payload_bytes = (length as usize).wrapping_sub(HEADER_BYTES);
+        if payload_bytes > self.memory.capacity() - 2 * HEADER_BYTES {
+            return None;
+        }
+        let start = self.memory.bytes(self.tail, HEADER_BYTES);
+        // SAFETY: a header's bytes are readable and aligned to sixteen (`Memory::bytes`). Each is read once, since a
+        // hostile producer may change them at any time.
+        let (kind, sequence) = unsafe {
+            let kind = start.add(KIND_OFFSET).cast::<u32>().read_volatile();
+            (kind, start.add(SEQUENCE_OFFSET).cast::<u32>().read_volatile())
+        };
+        let is_plain = u32::from_le(kind) == Kind::Value as u32 && u32::from_le(sequence) == self.sequence;
+        let frame = Frame {
+            payload_bytes: payload_bytes as u32,
+            sequence: self.sequence,
+            kind: Kind::Value,
+            ends: 0,
+        };
+        is_plain.then_some(frame)
     }
 
     #[inline]
     fn read_header(&self) -> Result<Option<Header>, Corrupt> {
-        // SYNC: with the store in `Producer::flush`.
+        // SYNC: with the store in `Producer::show`.
         let length = self.next_word().load(Ordering::Acquire);
         if length == 0 {
             return Ok(None);
@@ -102,7 +170,7 @@ impl<M: Memory> Consumer<M> {
         match self.read_header()? {
             // A chain of skips could keep the reader busy for ever.
             Some(header) if header.kind == Kind::Skip => Err(Corrupt::Skips),
-            header => Ok(header.map(|header| Frame { header })),
+            header => Ok(header.map(Frame::of)),
         }
     }
 
@@ -122,17 +190,18 @@ impl<M: Memory> Consumer<M> {
     /// The payload of the frame that [`peek`](Self::peek) gave.
     #[inline]
     pub fn payload(&self, frame: &Frame) -> &[u8] {
-        let bytes = self.bytes_of(HEADER_BYTES, frame.header.payload_bytes);
+        let bytes = self.bytes_of(HEADER_BYTES, frame.payload_bytes());
         // SAFETY: `bytes_of` made sure that these bytes lie in the ring, and the slice borrows this consumer, so no
         // `release` can give the space back meanwhile. A correct producer does not write what it has published;
         // what a hostile one could do is said where a receiver is made.
-        unsafe { std::slice::from_raw_parts(bytes, frame.header.payload_bytes) }
+        unsafe { std::slice::from_raw_parts(bytes, frame.payload_bytes()) }
     }
 
     /// The ends that the frame holds.
     pub fn ends(&self, frame: &Frame) -> impl Iterator<Item = EndId> {
-        let count = frame.header.ends;
-        let table = self.bytes_of(frame.header.table_offset(), count * END_BYTES);
+        let count = frame.ends();
+        let table = HEADER_BYTES + frame.payload_bytes().next_multiple_of(HEADER_BYTES);
+        let table = self.bytes_of(table, count * END_BYTES);
         (0..count).map(move |index| {
             // SAFETY: `bytes_of` made sure that the table lies in the ring.
             let entry = unsafe { table.add(index * END_BYTES).cast::<[u8; END_BYTES]>().read_volatile() };
@@ -152,10 +221,12 @@ impl<M: Memory> Consumer<M> {
     /// Gives the space of the next frame back, and says whether the producer waits for it.
     #[inline]
     pub fn release(&mut self, frame: &Frame) -> Wake {
-        self.tail += frame.header.frame_bytes() as u64;
+        self.tail += frame.frame_bytes() as u64;
         self.sequence = self.sequence.wrapping_add(1);
-        self.run = self.run.saturating_add(1);
-        self.streak = self.streak.saturating_add(1);
+        self.run = self.run.wrapping_add(1);
+        if self.run >= RUN_TO_SLIP {
+            prefetch::read(&self.memory, self.tail + READ_AHEAD_BYTES);
+        }
         // SYNC: with the load in `Producer::look`.
         self.memory.consumer_words().consumed.store(self.tail, Ordering::Release);
         // No fence, it would cost every message: a producer that goes to sleep just now, unseen here, looks again
@@ -172,17 +243,21 @@ impl<M: Memory> Consumer<M> {
     /// turns to streaming, which spares the producer its fence. Not for a consumer whose first sleep nobody bounds.
     #[inline]
     pub fn settle(&mut self) {
-        if self.streak < STREAK_FOR_STREAM {
-            return;
+        if self.sequence.wrapping_sub(self.settled_at) >= FRAMES_FOR_STREAM {
+            self.settle_now();
         }
-        self.streak = 0;
+    }
+
+    #[cold]
+    fn settle_now(&mut self) {
+        self.settled_at = self.sequence;
         let mode = &self.memory.consumer_words().mode;
         let now = mode.load(Ordering::Relaxed);
-        if now == self.streak_mode && now & MODE_SLEEPY != 0 {
+        if now == self.settled_mode && now & MODE_SLEEPY != 0 {
             // The number stays, so that the producer does not take the next wait for one that it has answered. If
             // a driver has begun a wait meanwhile, that wait stands.
             let _ = mode.compare_exchange(now, now & !MODE_SLEEPY, Ordering::Relaxed, Ordering::Relaxed);
         }
-        self.streak_mode = now;
+        self.settled_mode = now;
     }
 }

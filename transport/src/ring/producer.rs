@@ -1,15 +1,17 @@
 #![expect(unsafe_code, reason = "frames are written into memory that another process maps")]
 
+use std::ops::Range;
+
 use protocol::{
-    frame::{END_BYTES, HEADER_BYTES, Header, Kind, LENGTH_OFFSET},
+    frame::{END_BYTES, FLAG_ENDS, HEADER_BYTES, KIND_OFFSET, Kind, SEQUENCE_OFFSET},
     ids::EndId,
     limits::FRAME_ENDS_MAX,
 };
 
-use super::{Corrupt, Memory, Wake};
+use super::{Corrupt, Memory, Wake, prefetch};
 use crate::{
     layout::{MODE_SLEEPY, PAGE_BYTES},
-    sync::{Ordering, fence},
+    sync::{Ordering, fence, spin_loop},
 };
 
 /// The side of a ring that writes frames.
@@ -18,17 +20,21 @@ pub struct Producer<M> {
     memory: M,
     /// Where the next frame goes.
     head: u64,
-    /// What the consumer was last seen to have consumed.
-    consumed: u64,
+    /// Up to there the producer may write without looking at anything else.
+    clear: u64,
     sequence: u32,
     /// The consumer's wait for which its doorbell was rung.
     woken: u32,
+    /// What the last frame took.
+    usual: usize,
     /// The first frame that is not published yet, and its length word.
     held: Option<(u64, u32)>,
+    /// What the consumer was last seen to have consumed.
+    consumed: u64,
     /// So many bytes of the ring were used; what is behind them was not touched yet.
     touched: usize,
-    /// From here on within `touched`, or with frames of this size, the producer looks whether it can go back.
-    usual: usize,
+    /// The last skip that began in an empty ring.
+    skipped: Range<u64>,
 }
 
 /// Free space in a ring, to be filled with one frame. Dropping it publishes nothing.
@@ -50,6 +56,15 @@ const PREPARED_BYTES_MAX: usize = 64 * PAGE_BYTES;
 /// A frame of this size or more is worth looking whether the ring is empty.
 const LARGE_BYTES: usize = 16 << 10;
 
+/// Less free room than this part of the ring is little.
+const ROOM_PART: usize = 8;
+
+/// So long a consumer that is the slower side is left alone.
+const SLIP_PAUSES: u32 = 16;
+
+/// The line so far ahead is fetched while a frame is written.
+const WRITE_AHEAD_BYTES: u64 = 512;
+
 /// Where large frames start.
 const LARGE_ALIGNMENT: usize = 64;
 
@@ -60,39 +75,73 @@ impl<M: Memory> Producer<M> {
         Producer {
             memory,
             head: 0,
-            consumed: 0,
+            clear: touched as u64,
             sequence: 0,
             woken: 0,
-            held: None,
-            touched,
             usual: HEADER_BYTES,
+            held: None,
+            consumed: 0,
+            touched,
+            skipped: 0..0,
         }
     }
 
     /// The memory.
+    #[inline]
     pub fn memory(&self) -> &M {
         &self.memory
     }
 
-    /// Claims all the space that is free; `None` when a frame of `frame_bytes` has no room. Frames that are held
-    /// have to be published before the consumer can make room.
+    /// Claims free space for a frame; `None` when one of `frame_bytes` has no room. Frames that are held have to be
+    /// published before the consumer can make room.
     ///
     /// # Errors
     /// [`Corrupt`] when the consumer's position makes no sense.
     #[inline]
     pub fn claim(&mut self, frame_bytes: usize) -> Result<Option<Claim<'_, M>>, Corrupt> {
+        match self.claim_clear(frame_bytes) {
+            Some(free) => Ok(Some(Claim { free, skip: 0, producer: self })),
+            None => self.claim_anew(frame_bytes),
+        }
+    }
+
+    /// Claims space for a frame as large as the last one, if it is at hand without looking at the consumer's words.
+    #[inline]
+    pub fn claim_usual(&mut self) -> Option<Claim<'_, M>> {
+        let free = self.claim_clear(self.usual)?;
+        Some(Claim { free, skip: 0, producer: self })
+    }
+
+    #[inline]
+    fn claim_clear(&self, frame_bytes: usize) -> Option<usize> {
+        let free = self.clear.saturating_sub(self.head) as usize;
         // A frame has a header, whatever is asked for.
+        let has_room = free >= frame_bytes.max(HEADER_BYTES) + HEADER_BYTES;
+        (has_room && frame_bytes < LARGE_BYTES).then(|| free - HEADER_BYTES)
+    }
+
+    #[cold]
+    fn claim_anew(&mut self, frame_bytes: usize) -> Result<Option<Claim<'_, M>>, Corrupt> {
         let frame_bytes = frame_bytes.max(HEADER_BYTES);
         if self.free() < frame_bytes {
-            self.look()?;
+            self.find_room()?;
         }
         // Frames are mostly as large as the one before.
         let likely = frame_bytes.max(self.usual);
-        let mut skip = 0;
-        if self.offset() + likely + HEADER_BYTES > self.touched || likely >= LARGE_BYTES {
-            skip = self.go_back(likely)?;
+        let mut skip = self.go_back(likely)?;
+        let mut free = self.free() - skip;
+        if free < frame_bytes {
+            (skip, free) = self.hop();
         }
-        let free = self.free() - skip;
+        self.clear = match (skip, self.memory.capacity()) {
+            (0, capacity) if self.touched == capacity => self.consumed + capacity as u64,
+            // Behind what was touched the producer stops, and looks whether it can go back.
+            (0, capacity) => {
+                let untouched = self.head + (self.touched.saturating_sub(self.offset())) as u64;
+                untouched.min(self.consumed + capacity as u64)
+            }
+            _ => self.head,
+        };
         Ok((free >= frame_bytes).then_some(Claim { free, skip, producer: self }))
     }
 
@@ -105,7 +154,15 @@ impl<M: Memory> Producer<M> {
     /// Publishes the frames that are held, and says whether the consumer must be woken.
     #[inline]
     pub fn flush(&mut self) -> Wake {
-        let Some((position, length)) = self.held.take() else { return Wake::No };
+        match self.held.take() {
+            Some((position, length)) => self.show(position, length),
+            None => Wake::No,
+        }
+    }
+
+    /// Publishes all from the frame at `position` on, whose length word that is.
+    #[inline]
+    fn show(&mut self, position: u64, length: u32) -> Wake {
         self.memory.length_word(self.head).store(0, Ordering::Relaxed);
         // SYNC: with the load in `Consumer::peek`: who sees the length sees the frames and the zero behind them.
         self.memory.length_word(position).store(length, Ordering::Release);
@@ -129,13 +186,42 @@ impl<M: Memory> Producer<M> {
         self.head as usize & (self.memory.capacity() - 1)
     }
 
+    /// How many bytes to skip so that the next frame comes behind the header of a skip that the consumer has not
+    /// read yet, and how many are free there: what was skipped then. Zeros when no such skip is in the way.
+    fn hop(&self) -> (usize, usize) {
+        let skipped = (self.skipped.end - self.skipped.start) as usize;
+        if self.consumed != self.skipped.start || skipped < 4 * HEADER_BYTES {
+            return (0, 0);
+        }
+        let behind = self.skipped.start + (self.memory.capacity() + HEADER_BYTES) as u64;
+        ((behind - self.head) as usize, skipped - 2 * HEADER_BYTES)
+    }
+
+    /// Looks how far the consumer is. If it works, and there is little room, it is the slower side: then it is left
+    /// alone for a moment, because it has to wait for its line whenever this side reads it.
+    #[cold]
+    fn find_room(&mut self) -> Result<(), Corrupt> {
+        let before = self.consumed;
+        self.look()?;
+        if self.consumed > before && self.free() < self.memory.capacity() / ROOM_PART {
+            (0..SLIP_PAUSES).for_each(|_| spin_loop());
+            self.look()?;
+        }
+        Ok(())
+    }
+
     fn look(&mut self) -> Result<(), Corrupt> {
         // SYNC: with the store in `Consumer::release`: the consumer has read what it gives back.
         let claimed = self.memory.consumer_words().consumed.load(Ordering::Acquire);
+        if claimed == self.skipped.start && self.consumed == self.skipped.end {
+            // What was skipped is in use again, and the consumer has not got there yet.
+            return Ok(());
+        }
         // Frames end at multiples of a header's size, and space is granted by that measure.
         let aligned = claimed.is_multiple_of(HEADER_BYTES as u64);
-        if claimed < self.consumed || claimed > self.head || !aligned {
-            return Err(Corrupt::Consumed { claimed, before: self.consumed, written: self.head });
+        let written = self.held.map_or(self.head, |(position, _)| position);
+        if claimed < self.consumed || claimed > written || !aligned {
+            return Err(Corrupt::Consumed { claimed, before: self.consumed, written });
         }
         self.consumed = claimed;
         Ok(())
@@ -143,10 +229,14 @@ impl<M: Memory> Producer<M> {
 
     /// How many bytes to skip, so that a frame of `frame_bytes` uses memory that was used before: to the ring's
     /// start, or to just in front of where the producer is. Where that can't be, new memory is made ready.
-    #[cold]
     fn go_back(&mut self, frame_bytes: usize) -> Result<usize, Corrupt> {
         let (capacity, offset) = (self.memory.capacity(), self.offset());
         let needed = frame_bytes + HEADER_BYTES;
+        // Behind a skip to the ring's end lies a gap that may never be used.
+        let is_new = offset <= self.touched && self.touched < (offset + needed).min(capacity);
+        if !is_new && frame_bytes < LARGE_BYTES {
+            return Ok(0);
+        }
         self.look()?;
         if self.consumed == self.head {
             // What is skipped to must not reach the header that says so.
@@ -158,8 +248,8 @@ impl<M: Memory> Producer<M> {
                 return Ok(capacity - needed);
             }
         }
-        let end = (offset + needed).min(capacity);
-        if end > self.touched {
+        if is_new {
+            let end = (offset + needed).min(capacity);
             let ahead = self.touched.min(PREPARED_BYTES_MAX);
             let touched = end.max(self.touched + ahead).next_multiple_of(PAGE_BYTES).min(capacity);
             self.memory.prepare(self.touched, touched - self.touched);
@@ -176,20 +266,29 @@ impl<M: Memory> Producer<M> {
             Some(_) => self.memory.length_word(self.head).store(length, Ordering::Relaxed),
             None => self.held = Some((self.head, length)),
         }
+        self.advance(frame_bytes);
+    }
+
+    #[inline]
+    fn advance(&mut self, frame_bytes: usize) {
         self.head += frame_bytes as u64;
+        prefetch::write(&self.memory, self.head + WRITE_AHEAD_BYTES);
         self.sequence = self.sequence.wrapping_add(1);
     }
 
     /// Writes all of a header but its length word.
     #[inline]
-    fn write_header(&mut self, header: &Header) {
-        let bytes = header.encode();
-        let rest = LENGTH_OFFSET + 4;
+    fn write_header(&mut self, kind: Kind, ends: usize) {
+        let flags = if ends == 0 { 0 } else { FLAG_ENDS };
+        let kind = u32::from_le_bytes([kind as u8, flags, ends as u8, (ends >> 8) as u8]);
         let start = self.memory.bytes(self.head, HEADER_BYTES);
-        // SAFETY: a header's bytes are writable (`Memory::bytes`, the producer's mapping), and the consumer does not
-        // read them yet: it reads no further than the length word, which is zero or lies behind one that is, and is
-        // left to atomic stores.
-        unsafe { start.add(rest).copy_from_nonoverlapping(bytes.as_ptr().add(rest), HEADER_BYTES - rest) };
+        // SAFETY: a header's bytes are writable and aligned to sixteen (`Memory::bytes`, the producer's mapping), and
+        // the consumer does not read them yet: it reads no further than the length word, which is zero or lies behind
+        // one that is, and is left to atomic stores.
+        unsafe {
+            start.add(KIND_OFFSET).cast::<u32>().write(kind.to_le());
+            start.add(SEQUENCE_OFFSET).cast::<u64>().write(u64::from(self.sequence).to_le());
+        }
     }
 
     /// Whether the consumer sleeps, or is about to.
@@ -235,6 +334,25 @@ impl<'p, M: Memory> Claim<'p, M> {
         self.hold(Kind::Value, payload_bytes, ends).flush()
     }
 
+    /// As [`publish`](Self::publish), for a value without ends. What almost every message takes.
+    ///
+    /// # Panics
+    /// As for [`publish`](Self::publish).
+    #[inline]
+    pub fn publish_plain(self, payload_bytes: usize) -> Wake {
+        if self.skip > 0 || self.producer.held.is_some() {
+            return self.publish(payload_bytes, &[]);
+        }
+        let Claim { producer, free, .. } = self;
+        let frame = protocol::frame::frame_bytes(payload_bytes, 0);
+        assert!(frame <= free, "a frame of {frame} bytes, but {free} were claimed");
+        producer.write_header(Kind::Value, 0);
+        let position = producer.head;
+        producer.usual = frame;
+        producer.advance(frame);
+        producer.show(position, (HEADER_BYTES + payload_bytes) as u32)
+    }
+
     /// Makes the first `payload_bytes` of the space a frame that [`Producer::flush`] publishes.
     ///
     /// # Panics
@@ -245,18 +363,20 @@ impl<'p, M: Memory> Claim<'p, M> {
         assert!(ends.len() <= FRAME_ENDS_MAX, "a frame with {} ends", ends.len());
         let frame = protocol::frame::frame_bytes(payload_bytes, ends.len());
         assert!(frame <= free, "a frame of {frame} bytes, but {free} were claimed");
+        let is_allowed = kind != Kind::Skip && (ends.is_empty() || kind.may_hold_ends());
+        assert!(is_allowed, "a frame {kind:?} with {} ends", ends.len());
         if skip > 0 {
             producer.skip(skip);
         }
-        let header = Header { payload_bytes, kind, ends: ends.len(), sequence: producer.sequence, time: 0 };
-        producer.write_header(&header);
+        producer.write_header(kind, ends.len());
         if !ends.is_empty() {
+            let table = HEADER_BYTES + payload_bytes.next_multiple_of(HEADER_BYTES);
             let start = producer.memory.bytes(producer.head, frame);
             for (index, end) in ends.iter().enumerate() {
                 // SAFETY: the table lies in the frame, whose bytes are writable, and are not read yet (see
                 // `write_header`).
                 unsafe {
-                    let entry = start.add(header.table_offset() + index * END_BYTES);
+                    let entry = start.add(table + index * END_BYTES);
                     entry.cast::<[u8; END_BYTES]>().write(end.to_bytes());
                 }
             }
@@ -270,9 +390,13 @@ impl<'p, M: Memory> Claim<'p, M> {
 impl<M: Memory> Producer<M> {
     #[cold]
     fn skip(&mut self, bytes: usize) {
-        let payload_bytes = bytes - HEADER_BYTES;
-        let header = Header { payload_bytes, kind: Kind::Skip, ends: 0, sequence: self.sequence, time: 0 };
-        self.write_header(&header);
+        self.write_header(Kind::Skip, 0);
+        if self.consumed == self.head {
+            self.skipped = self.head..self.head + bytes as u64;
+        } else {
+            // A hop: see `look`.
+            self.consumed = self.skipped.end;
+        }
         self.hold(bytes as u32, bytes);
     }
 }
