@@ -3,8 +3,13 @@
 //! A figure is a ratio of two medians whose samples were taken turn by turn in one run, so that what the machine
 //! does meanwhile falls on both alike.
 
+pub mod contest;
+pub mod effort;
+pub mod payload;
+pub mod peers;
 pub mod pin;
 pub mod ping_pong;
+pub mod rows;
 
 use std::{path::PathBuf, process::Command};
 

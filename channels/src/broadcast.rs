@@ -28,8 +28,9 @@ pub enum Lag {
 pub struct Broadcast<T> {
     readers: Vec<Reader<T>>,
     lag: Lag,
-    /// The archive of the value that is being sent.
+    /// The archive of the value that is being sent, or was sent last.
     archive: AlignedVec<16>,
+    is_sending: bool,
     /// The readers that have it; those behind them are still to get it.
     done: usize,
     large: Option<Large>,
@@ -43,7 +44,14 @@ struct Reader<T> {
 impl<T: PlainData> Broadcast<T> {
     /// A broadcast without readers.
     pub fn new(lag: Lag) -> Self {
-        Broadcast { readers: Vec::new(), lag, archive: AlignedVec::new(), done: 0, large: None }
+        Broadcast {
+            readers: Vec::new(),
+            lag,
+            archive: AlignedVec::new(),
+            is_sending: false,
+            done: 0,
+            large: None,
+        }
     }
 
     /// One more reader, with a ring of the default capacity (1 MiB).
@@ -102,6 +110,7 @@ impl<T: PlainData> Broadcast<T> {
     fn begin(&mut self, value: &T) -> Result<(), Reason> {
         data::pack_into(value, &mut self.archive).map_err(Reason::Serialise)?;
         self.done = 0;
+        self.is_sending = true;
         Ok(())
     }
 
@@ -122,7 +131,7 @@ impl<T: PlainData> Broadcast<T> {
         mut send: impl FnMut(&mut Reader<T>, &[u8], &mut Option<Large>) -> Poll<Result<(), Reason>>,
     ) -> Poll<Result<usize, Reason>> {
         let mut reached = self.done;
-        if self.archive.is_empty() {
+        if !self.is_sending {
             return Poll::Ready(Ok(reached));
         }
         while let Some(reader) = self.readers.get_mut(self.done) {
@@ -135,7 +144,7 @@ impl<T: PlainData> Broadcast<T> {
                 Ok(()) => reached += 1,
                 Err(Reason::Full) => reader.missed += 1,
                 Err(reason @ Reason::TooLarge { .. }) => {
-                    self.archive.clear();
+                    self.is_sending = false;
                     return Poll::Ready(Err(reason));
                 }
                 // It is gone, and so is the need to tell it anything.
@@ -146,7 +155,7 @@ impl<T: PlainData> Broadcast<T> {
             }
             self.done += 1;
         }
-        self.archive.clear();
+        self.is_sending = false;
         Poll::Ready(Ok(reached))
     }
 }

@@ -18,7 +18,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
     thread::{self, ThreadId},
@@ -93,6 +93,7 @@ pub struct Hub {
     home: ThreadId,
     /// Ends that were dropped by a panic, and the thread that panicked.
     abandoned: Mutex<Vec<(ThreadId, EndId)>>,
+    has_abandoned: AtomicBool,
     timers: Timers,
     driver: Once,
 }
@@ -126,6 +127,7 @@ impl Hub {
             sleepers: AtomicU32::new(0),
             home: thread::current().id(),
             abandoned: Mutex::default(),
+            has_abandoned: AtomicBool::new(false),
             timers: Timers::default(),
             driver: Once::new(),
         };
@@ -164,9 +166,18 @@ impl Hub {
     /// Keeps an end that was dropped by a panic. If the process lives on, it is reset.
     pub(crate) fn abandon(&self, end: EndId) {
         lock(&self.abandoned).push((thread::current().id(), end));
+        self.has_abandoned.store(true, Ordering::Release);
     }
 
+    #[inline]
     fn settle_abandoned(&self) {
+        if self.has_abandoned.load(Ordering::Acquire) {
+            self.settle_abandoned_now();
+        }
+    }
+
+    #[cold]
+    fn settle_abandoned_now(&self) {
         let mut abandoned = lock(&self.abandoned);
         if abandoned.is_empty() || thread::panicking() {
             return;
@@ -175,6 +186,7 @@ impl Hub {
         let here = thread::current().id();
         let lives_on = |(thread, _): &mut (ThreadId, EndId)| *thread != self.home || here == self.home;
         let settled: Vec<_> = abandoned.extract_if(.., lives_on).collect();
+        self.has_abandoned.store(!abandoned.is_empty(), Ordering::Release);
         drop(abandoned);
         for (_, end) in settled {
             let reason = Some("its holder panicked".to_owned());
@@ -295,30 +307,78 @@ impl Hub {
 
     // ---- waiting
 
+    /// To be called before a thread spins or sleeps: what was kept back is said.
+    #[inline]
+    fn before_wait(&self) {
+        self.settle_abandoned();
+        self.parts.wiring.flush();
+    }
+
     /// Sleeps until `ready`, which is asked whenever anything has happened; `false` when `deadline` came first.
     pub fn wait_until(&self, deadline: Option<Instant>, mut ready: impl FnMut() -> bool) -> bool {
-        self.wait(None, &[], deadline, &mut ready)
+        self.before_wait();
+        self.spin(self.parts.spin, &mut ready) || self.sleep(None, &[], deadline, &mut ready)
+    }
+
+    /// Spins for a while, if that is of use, until `found` gives something. It may give up early.
+    #[inline]
+    pub(crate) fn spin_port<R>(
+        &self,
+        ear: Ear,
+        port: &Port,
+        waits: &[Wait],
+        mut found: impl FnMut() -> Option<R>,
+    ) -> Option<R> {
+        // Without a pause the first answers are seen soonest.
+        const EAGER_PROBES: u32 = 256;
+        const PROBES: u32 = 64;
+        self.before_wait();
+        // On the processor of whoever is waited for, spinning would only keep them from it.
+        if Wait::all_meet_peers(waits, park::cpu()) {
+            return None;
+        }
+        for _ in 0..EAGER_PROBES {
+            if let Some(found) = found() {
+                return Some(found);
+            }
+        }
+        let mut until = None;
+        loop {
+            for _ in 0..PROBES {
+                if let Some(found) = found() {
+                    return Some(found);
+                }
+                std::hint::spin_loop();
+            }
+            // Who has no core of its own looks for a few microseconds at most.
+            if self.parts.spin.is_zero() || ear.hears() || port.has_news() {
+                return None;
+            }
+            let now = Instant::now();
+            if now >= *until.get_or_insert(now + self.parts.spin) {
+                return None;
+            }
+        }
     }
 
     /// Sleeps until a port has what it waits for; `false` when `deadline` came first.
-    pub(crate) fn wait_port(&self, port: &Port, waits: &[Wait], deadline: Option<Instant>) -> bool {
-        self.wait(Some(port), waits, deadline, &mut || port.is_ready(waits))
+    pub(crate) fn sleep_port(&self, port: &Port, waits: &[Wait], deadline: Option<Instant>) -> bool {
+        self.sleep(Some(port), waits, deadline, &mut || port.is_ready(waits))
     }
 
-    fn wait(
+    /// Spins and then sleeps until a port has what it waits for; `false` when `deadline` came first.
+    pub(crate) fn wait_port(&'static self, port: &Port, waits: &[Wait], deadline: Option<Instant>) -> bool {
+        let found = || port.is_ready(waits).then_some(());
+        self.spin_port(self.ear(), port, waits, found).is_some() || self.sleep_port(port, waits, deadline)
+    }
+
+    fn sleep(
         &self,
         port: Option<&Port>,
         waits: &[Wait],
         deadline: Option<Instant>,
         ready: &mut dyn FnMut() -> bool,
     ) -> bool {
-        self.settle_abandoned();
-        self.parts.wiring.flush();
-        // On the processor of whoever is waited for, spinning would only keep them from it.
-        let is_idle = Wait::all_meet_peers(waits, park::cpu());
-        if !is_idle && self.spin(self.parts.spin, ready) {
-            return true;
-        }
         if let Some(port) = port {
             port.counts.sleep();
         }
@@ -365,8 +425,7 @@ impl Hub {
     /// One turn of the executor or the driver: sleeps until something happened, and wakes whom it concerns.
     /// `awake` says that there is something else to do.
     fn turn(&self, spin: Duration, awake: &dyn Fn() -> bool) {
-        self.settle_abandoned();
-        self.parts.wiring.flush();
+        self.before_wait();
         if !self.all_listed_meet_peers(park::cpu()) {
             let mut seen = self.bell();
             self.spin(spin, &mut || {

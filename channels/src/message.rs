@@ -8,9 +8,8 @@ use protocol::{
     ids::EndId,
 };
 use rkyv::{Archive, rancor};
-use transport::ring::Frame;
 
-use crate::{Data, EndCell, claiming, hub::Hub, receiver::Inbound};
+use crate::{Data, EndCell, claiming, receiver::Inbound};
 
 /// A message, lent out of the ring: it dereferences to the archived value.
 ///
@@ -18,26 +17,19 @@ use crate::{Data, EndCell, claiming, hub::Hub, receiver::Inbound};
 /// ring is full. Ends in a message that is dropped without [`into_owned`](Self::into_owned) are gone: their other
 /// ends are reset.
 pub struct Message<'r, T: Archive> {
-    hub: &'static Hub,
     inbound: &'r mut Inbound,
-    frame: Frame,
     archived: &'r T::Archived,
 }
 
 impl<'r, T: Data> Message<'r, T> {
-    /// `archived` is the checked value in the frame in front of `inbound`'s ring.
-    #[inline]
-    pub(crate) fn new(
-        hub: &'static Hub,
-        inbound: &'r mut Inbound,
-        frame: Frame,
-        archived: *const T::Archived,
-    ) -> Self {
-        // SAFETY: the callers pass what `data::check` gave for this frame's payload: aligned, and checked to be a
-        // valid value. It lies in the ring's mapping, not in `inbound`, which keeps the mapping alive for `'r`;
-        // the frame's space is given back when the message is dropped, not before.
+    /// `archived` is the checked value in the message in front of `inbound`'s ring.
+    #[inline(always)]
+    pub(crate) fn new(inbound: &'r mut Inbound, archived: *const T::Archived) -> Self {
+        // SAFETY: the callers pass what `data::check` gave for this message's bytes: aligned, and checked to be a
+        // valid value. It lies in the ring's mapping, or in a copy, not in `inbound`, which keeps both for `'r`; the
+        // frame's space is given back when the message is dropped, not before.
         let archived = unsafe { &*archived };
-        Message { hub, inbound, frame, archived }
+        Message { inbound, archived }
     }
 
     /// The value, on its own, with the ends in it.
@@ -46,9 +38,9 @@ impl<'r, T: Data> Message<'r, T> {
     /// When the value's own `Deserialize` fails on an archive that its `CheckBytes` has accepted.
     pub fn into_owned(self) -> T {
         let take = || rkyv::deserialize::<T, rancor::Error>(self.archived);
-        let value = if self.frame.ends() == 0 { take() } else { self.adopt(take) };
-        let Message { inbound, frame, .. } = &mut *mem::ManuallyDrop::new(self);
-        inbound.release(frame);
+        let value = if self.inbound.front.ends() == 0 { take() } else { self.adopt(take) };
+        let Message { inbound, .. } = &mut *mem::ManuallyDrop::new(self);
+        inbound.release();
         value.unwrap_or_else(|error| {
             panic!("a `{}` that was checked can't be deserialised: {error}", std::any::type_name::<T>())
         })
@@ -60,17 +52,17 @@ impl<'r, T: Data> Message<'r, T> {
         let (value, unclaimed) = claiming(ends, take);
         for end in unclaimed {
             let reason = Some("its message was taken without it".to_owned());
-            self.hub.tell(FromProcess::Close(Close { end: end.to_word(), reason }));
+            self.inbound.hub.tell(FromProcess::Close(Close { end: end.to_word(), reason }));
         }
         value
     }
 
     /// Makes the ends in the message this process's.
     fn adopt_ends(&self) -> Vec<EndId> {
-        let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
+        let ends = self.inbound.ends();
         if !ends.is_empty() {
             let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
-            self.hub.tell(FromProcess::Adopt(word));
+            self.inbound.hub.tell(FromProcess::Adopt(word));
         }
         ends
     }
@@ -82,13 +74,13 @@ impl<'r, T: Data> Message<'r, T> {
 
     /// Its archive.
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.inbound.bytes(&self.frame)
+        self.inbound.bytes(&self.inbound.front)
     }
 
     /// Ends the message; the ends in it are elsewhere.
     pub(crate) fn moved_on(self) {
-        let Message { inbound, frame, .. } = &mut *mem::ManuallyDrop::new(self);
-        inbound.release(frame);
+        let Message { inbound, .. } = &mut *mem::ManuallyDrop::new(self);
+        inbound.release();
     }
 
     /// Leaves the message in front of its ring, as if it had not been lent.
@@ -100,20 +92,19 @@ impl<'r, T: Data> Message<'r, T> {
 impl<T: Archive> Deref for Message<'_, T> {
     type Target = T::Archived;
 
+    #[inline]
     fn deref(&self) -> &T::Archived {
         self.archived
     }
 }
 
 impl<T: Archive> Drop for Message<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.frame.ends() > 0 {
-            let ends: Vec<EndId> = self.inbound.consumer.ends(&self.frame).collect();
-            let word = Ends { via: self.inbound.sender.to_word(), ends: EndId::list_to_word(&ends) };
-            self.hub.tell(FromProcess::Discard(word));
+        if self.inbound.front.ends() > 0 {
+            self.inbound.discard_ends();
         }
-        self.inbound.release(&self.frame);
+        self.inbound.release();
     }
 }
 

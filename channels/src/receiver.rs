@@ -113,11 +113,12 @@ impl<T: Data> Receiver<T> {
     ///
     /// # Errors
     /// As for [`recv`](Self::recv).
-    #[inline]
+    #[inline(always)]
     pub fn recv_blocking(&mut self) -> Result<Message<'_, T>, RecvError> {
-        if let Some((frame, archived)) = self.quick() {
-            let open = self.open.as_mut().expect("a frame was found in an open receiver");
-            return Ok(Message::new(open.hub, &mut open.inbound[0], frame, archived));
+        if let Some((inbound, archived)) = self.quick() {
+            // SAFETY: it borrows from `self`, as the message does for as long. The borrow ends here in the other case,
+            // which the compiler can't see yet (the «conditional return of a borrow»).
+            return Ok(Message::new(unsafe { &mut *inbound }, archived));
         }
         self.block(None)
     }
@@ -248,23 +249,41 @@ impl<T: Data> Receiver<T> {
 
     fn block(&mut self, deadline: Option<Instant>) -> Result<Message<'_, T>, RecvError> {
         loop {
-            if let Some((index, frame)) = self.search_or_wait(deadline)? {
+            if let Some((inbound, archived)) = self.spin() {
+                // SAFETY: as in `recv_blocking`.
+                return Ok(Message::new(unsafe { &mut *inbound }, archived));
+            }
+            if let Some((index, frame)) = self.search_or_sleep(deadline)? {
                 return self.lend(index, frame);
             }
         }
     }
 
+    /// Spins until there is a message, where most are found.
+    fn spin(&mut self) -> Option<(*mut Inbound, *const T::Archived)> {
+        let open = self.open.as_deref_mut()?;
+        let Open { hub, port, ear, inbound, waits, .. } = open;
+        let [inbound] = inbound.as_mut_slice() else { return None };
+        if !inbound.is_checked {
+            return None;
+        }
+        waits[0].position = inbound.consumer.position();
+        hub.spin_port(*ear, port, waits, || waits[0].is_over().then_some(()))?;
+        self.quick()
+    }
+
     /// The next message when there is one sender and nothing is in the way. What almost every message takes: no
     /// result that is moved through memory, no call that is not inlined.
     #[inline(always)]
-    fn quick(&mut self) -> Option<(Frame, *const T::Archived)> {
+    fn quick(&mut self) -> Option<(*mut Inbound, *const T::Archived)> {
         let frame = self.quick_frame()?;
         if self.trust != Trust::Checked {
             return None;
         }
-        let inbound = &self.open.as_deref()?.inbound[0];
-        let archived = data::check_quick::<T>(inbound.consumer.payload(&frame))?;
-        Some((frame, archived))
+        let inbound = self.open.as_deref_mut()?.inbound.first_mut()?;
+        inbound.front = frame;
+        let archived = std::ptr::from_ref(data::check_quick::<T>(inbound.consumer.payload(&frame))?);
+        Some((inbound, archived))
     }
 
     #[inline(always)]
@@ -281,8 +300,8 @@ impl<T: Data> Receiver<T> {
         Some(frame)
     }
 
-    /// The next frame; `None` after waiting for one.
-    fn search_or_wait(&mut self, deadline: Option<Instant>) -> Result<Option<(usize, Frame)>, RecvError> {
+    /// The next frame; `None` after sleeping until there is one.
+    fn search_or_sleep(&mut self, deadline: Option<Instant>) -> Result<Option<(usize, Frame)>, RecvError> {
         let open = self.opened()?;
         match open.find::<T>() {
             Found::Frame(index, frame) => {
@@ -290,7 +309,8 @@ impl<T: Data> Receiver<T> {
                 Ok(Some((index, frame)))
             }
             Found::End(error) => Err(self.fail(error)),
-            Found::Nothing if open.hub.wait_port(&open.port, &open.waits, deadline) => Ok(None),
+            // Several senders are looked at here, one has been by `spin`.
+            Found::Nothing if open.wait(deadline) => Ok(None),
             Found::Nothing => Err(RecvError::TimedOut),
         }
     }
@@ -298,7 +318,9 @@ impl<T: Data> Receiver<T> {
     pub(crate) fn lend(&mut self, index: usize, frame: Frame) -> Result<Message<'_, T>, RecvError> {
         let archived = self.view(index, &frame).map_err(|error| self.fail(error))?;
         let open = self.open.as_mut().expect("a frame was found in an open receiver");
-        Ok(Message::new(open.hub, &mut open.inbound[index], frame, archived))
+        let inbound = &mut open.inbound[index];
+        inbound.front = frame;
+        Ok(Message::new(inbound, archived))
     }
 
     /// The archived value in a frame.

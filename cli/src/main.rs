@@ -2,6 +2,7 @@
 
 mod completions;
 mod config;
+mod counters;
 mod demo;
 mod doctor;
 mod new;
@@ -38,6 +39,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Watch a job at work
     Demo(demo::Args),
+    /// Show what the channels of running jobs have carried
+    Counters(counters::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) if matches!(role, Role::Root) => demo::root(args),
         Command::Demo(args) => start_demo(&args),
+        Command::Counters(args) => counters::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -5,7 +5,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Poll, Waker},
 };
@@ -26,6 +26,8 @@ pub(crate) struct Control {
     socket: Socket,
     /// Words that were not sent yet.
     outgoing: Mutex<Vec<u8>>,
+    /// Whether there are any.
+    has_kept: AtomicBool,
     incoming: Mutex<Framing<OwnedFd>>,
     spawns: Mutex<HashMap<u64, Waiting<SpawnAnswer>>>,
     exits: Mutex<HashMap<ProcessId, Waiting<Finish>>>,
@@ -75,6 +77,7 @@ impl Control {
         CONTROL.get_or_init(|| Control {
             socket,
             outgoing: Mutex::default(),
+            has_kept: AtomicBool::new(false),
             incoming: Mutex::new(incoming),
             spawns: Mutex::default(),
             exits: Mutex::default(),
@@ -91,15 +94,15 @@ impl Control {
         let bytes = encode(&ToManager { word: Some(word) }, 0);
         let mut outgoing = lock(&self.outgoing);
         outgoing.extend_from_slice(&bytes);
+        self.has_kept.store(true, Ordering::Release);
         if now || outgoing.len() > KEPT_BYTES {
             self.send(&mut outgoing);
         }
     }
 
     fn flush(&self) {
-        let mut outgoing = lock(&self.outgoing);
-        if !outgoing.is_empty() {
-            self.send(&mut outgoing);
+        if self.has_kept.load(Ordering::Acquire) {
+            self.send(&mut lock(&self.outgoing));
         }
     }
 
@@ -107,6 +110,7 @@ impl Control {
         // A manager that is gone takes its processes along; there is nobody to tell an error to.
         let _ = self.socket.write_all(outgoing);
         outgoing.clear();
+        self.has_kept.store(false, Ordering::Release);
     }
 
     fn pump(&self, hub: &Hub) -> bool {

@@ -2,6 +2,9 @@
 //!
 //! Most tests are jobs themselves (`#[archean::test]`). Those that look at a job from outside run `victim`.
 
+pub mod own;
+pub mod random;
+
 use std::{
     fs,
     path::Path,

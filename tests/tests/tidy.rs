@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("manager", &["transport", "protocol"]),
     ("archean-macros", &[]),
     ("archean", &["archean-macros", "channels", "protocol", "transport"]),
-    ("cli", &["archean", "manager", "protocol", "scheduler"]),
+    ("cli", &["archean", "manager", "protocol", "scheduler", "transport"]),
     ("examples", &["archean"]),
     ("benches", &["archean", "channels", "manager", "protocol", "scheduler", "transport"]),
     ("tests", &["archean", "channels", "manager", "protocol", "scheduler", "transport"]),

@@ -5,9 +5,12 @@
 //! * [`segment`]: the memory of a ring as files: made by the manager, mapped twice in a row, each part written by
 //!   one side only.
 //! * [`park`]: going to sleep until a peer rings the doorbell or the manager has word.
+//! * [`counters`]: what a process counts for its ends, for whoever looks from outside.
 //! * [`socket`]: the control socket between a process and its manager, bytes and descriptors.
 //! * [`layout`]: where everything is, with pictures.
 
+#[cfg(not(loom))]
+pub mod counters;
 pub mod layout;
 pub mod ring;
 pub mod sync;

@@ -449,6 +449,11 @@ impl Counters {
         Ok(Counters(Map::whole(file, Self::BYTES, write)?))
     }
 
+    /// The records that are in use.
+    pub fn read(&self) -> impl Iterator<Item = crate::counters::Counted> {
+        (1..SLOTS as u32).filter_map(|slot| self.record(slot).read())
+    }
+
     /// The record of the end in that slot.
     ///
     /// # Panics

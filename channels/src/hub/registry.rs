@@ -8,14 +8,14 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
-    sync::{Arc, LazyLock, atomic::Ordering},
+    sync::{Arc, LazyLock},
     task::Waker,
     time::Instant,
 };
 
 use protocol::ids::EndId;
 use transport::{
-    layout::{RECORD_NAME_BYTES, Record, SLOTS},
+    layout::{Record, SLOTS},
     park::FIRST_SLEEP,
     ring::wait::Sleep,
 };
@@ -51,14 +51,6 @@ impl Registry {
             None => 0,
         }
     }
-
-    /// The ports for which a bell was rung.
-    fn rung(&self, slot: u32, rung: &mut Vec<Arc<Port>>) {
-        match slot {
-            0 => rung.extend(self.ports.values().filter(|port| port.slot == 0).cloned()),
-            slot => rung.extend(self.slots.get(slot as usize).cloned().flatten()),
-        }
-    }
 }
 
 impl Hub {
@@ -87,7 +79,7 @@ impl Hub {
         let mut registry = lock(&self.registry);
         registry.ports.remove(&port.end);
         if port.slot > 0 {
-            port.counts.0.kind.store(0, Ordering::Release);
+            port.counts.0.end();
             registry.slots[port.slot as usize] = None;
             registry.free.push(Reverse(port.slot));
         }
@@ -105,21 +97,7 @@ impl Hub {
             return &UNCOUNTED;
         }
         let record = self.parts.counters.record(slot);
-        for (word, value) in record.end.iter().zip([end.0 as u64, (end.0 >> 64) as u64]) {
-            word.store(value, Ordering::Relaxed);
-        }
-        for number in [&record.frames, &record.bytes, &record.full, &record.sleeps, &record.wakes] {
-            number.store(0, Ordering::Relaxed);
-        }
-        // The end of a long name says more than its beginning.
-        let name = &type_name.as_bytes()[type_name.len().saturating_sub(RECORD_NAME_BYTES)..];
-        for (word, bytes) in record.name.iter().zip(name.chunks(8)) {
-            let mut whole = [0; 8];
-            whole[..bytes.len()].copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
-        }
-        record.name_bytes.store(name.len() as u32, Ordering::Relaxed);
-        record.kind.store(kind, Ordering::Release);
+        record.begin(end, kind, type_name);
         record
     }
 
@@ -202,24 +180,36 @@ impl Hub {
 
     /// Takes in for which ends the bell was rung, and wakes who waits at them; `true` when there was one.
     pub(super) fn answer_bell(&self) -> bool {
-        let mut rung = Vec::new();
-        self.parts.doorbell.take_slots(|slot| lock(&self.registry).rung(slot, &mut rung));
         let mut any = false;
-        for port in &rung {
-            match port.poll() {
-                Polled::Ready(waker) => {
-                    waker.wake();
-                    any = true;
-                }
-                Polled::Forgotten => {}
-                // It was rung for something that is gone again: the peer will not ring once more for that wait.
-                Polled::Waits => {
-                    let _ = self.arm(port);
-                    any |= self.answer(port);
-                }
+        self.parts.doorbell.take_slots(|slot| match slot {
+            0 => {
+                let registry = lock(&self.registry);
+                let has_none = registry.ports.values().filter(|port| port.slot == 0);
+                let ports: Vec<Arc<Port>> = has_none.cloned().collect();
+                drop(registry);
+                ports.iter().for_each(|port| any |= self.answer_rung(port));
+            }
+            slot => {
+                let port = lock(&self.registry).slots.get(slot as usize).cloned().flatten();
+                any |= port.is_some_and(|port| self.answer_rung(&port));
+            }
+        });
+        any
+    }
+
+    fn answer_rung(&self, port: &Arc<Port>) -> bool {
+        match port.poll() {
+            Polled::Ready(waker) => {
+                waker.wake();
+                true
+            }
+            Polled::Forgotten => false,
+            // It was rung for something that is gone again: the peer will not ring once more for that wait.
+            Polled::Waits => {
+                let _ = self.arm(port);
+                self.answer(port)
             }
         }
-        any
     }
 
     /// Looks at those that may have been armed unnoticed; `true` when one of them has something. Once the bounded
@@ -258,5 +248,8 @@ impl Bell {
         if std::mem::replace(&mut self.seen, bell) != bell {
             hub.answer_bell();
         }
+        // Those that have begun to wait since the last turn are not rung for, and there may be no other turn.
+        hub.arm_listed();
+        hub.poll_unnoticed();
     }
 }

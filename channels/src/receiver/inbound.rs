@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use protocol::{
+    control::{Ends, FromProcess},
     ending::Over,
     frame::{HEADER_BYTES, Kind},
     ids::EndId,
@@ -16,11 +17,14 @@ use transport::{
     segment::{Doorbell, Mapped},
 };
 
-use crate::{Data, data::type_hash, error::RecvError, port::Counts};
+use crate::{Data, data::type_hash, error::RecvError, hub::Hub, port::Counts};
 
 /// One sender's ring.
 pub(crate) struct Inbound {
+    pub(crate) hub: &'static Hub,
     pub(crate) sender: EndId,
+    /// The last frame of the message that is lent.
+    pub(crate) front: Frame,
     pub(crate) consumer: Consumer<Arc<Mapped>>,
     pub(super) over: Option<Over>,
     /// The type that it carries was found to be the receiver's, with its first frame: before that the sender may
@@ -45,9 +49,17 @@ pub(super) enum Next {
 }
 
 impl Inbound {
-    pub(super) fn new(sender: EndId, memory: Arc<Mapped>, doorbell: Arc<Doorbell>, counts: Counts) -> Self {
+    pub(super) fn new(
+        hub: &'static Hub,
+        sender: EndId,
+        memory: Arc<Mapped>,
+        doorbell: Arc<Doorbell>,
+        counts: Counts,
+    ) -> Self {
         Inbound {
+            hub,
             sender,
+            front: Frame::default(),
             consumer: Consumer::new(memory),
             over: None,
             is_checked: false,
@@ -143,17 +155,32 @@ impl Inbound {
         if self.complete == Some(frame.sequence()) { &self.whole } else { self.consumer.payload(frame) }
     }
 
-    /// Gives the space of the message in front back.
-    #[inline(always)]
-    pub(crate) fn release(&mut self, frame: &Frame) {
-        self.counts.message(frame.payload_bytes());
-        if self.complete.is_some() {
-            self.forget_whole();
-        }
-        self.free(frame);
+    /// The ends in the message that is lent.
+    pub(crate) fn ends(&self) -> Vec<EndId> {
+        self.consumer.ends(&self.front).collect()
     }
 
-    #[inline]
+    /// Nobody will take the ends out of the message that is lent.
+    #[cold]
+    pub(crate) fn discard_ends(&self) {
+        let word = Ends { via: self.sender.to_word(), ends: EndId::list_to_word(&self.ends()) };
+        self.hub.tell(FromProcess::Discard(word));
+    }
+
+    /// Gives the space of the message that is lent back.
+    #[inline(always)]
+    pub(crate) fn release(&mut self) {
+        let frame = self.front;
+        let mut bytes = frame.payload_bytes();
+        if self.complete.is_some() {
+            bytes = self.whole.len();
+            self.forget_whole();
+        }
+        self.counts.message(bytes);
+        self.free(&frame);
+    }
+
+    #[inline(always)]
     fn free(&mut self, frame: &Frame) {
         if let Wake::Peer(slot) = self.consumer.release(frame) {
             self.wake(slot);

@@ -1,6 +1,6 @@
 //! A receiver in use: the rings of its senders, and where the next message comes from.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use protocol::{ending::Over, ids::EndId};
 use transport::{layout::RECORD_RECEIVER, ring::Frame};
@@ -9,7 +9,7 @@ use super::inbound::{Inbound, Next};
 use crate::{
     Data,
     error::RecvError,
-    hub::Hub,
+    hub::{Ear, Hub},
     port::{News, Port, Side, Wait},
 };
 
@@ -17,6 +17,7 @@ use crate::{
 pub(super) struct Open {
     pub(super) hub: &'static Hub,
     pub(super) port: Arc<Port>,
+    pub(super) ear: Ear,
     pub(super) inbound: Vec<Inbound>,
     /// One for each of `inbound`, in the same order.
     pub(super) waits: Vec<Wait>,
@@ -46,6 +47,7 @@ impl Open {
         Open {
             hub,
             port: hub.open(end, RECORD_RECEIVER, type_name),
+            ear: hub.ear(),
             inbound: Vec::new(),
             waits: Vec::new(),
             turn: 0,
@@ -103,6 +105,15 @@ impl Open {
         }
     }
 
+    /// Waits until there is something; `false` when `deadline` came first.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
+        // A single sender was looked at while spinning already (`Receiver::spin`).
+        if matches!(self.inbound.as_slice(), [inbound] if inbound.is_checked) {
+            return self.hub.sleep_port(&self.port, &self.waits, deadline);
+        }
+        self.hub.wait_port(&self.port, &self.waits, deadline)
+    }
+
     /// Whether nothing can come any more but the last error, again and again.
     pub(super) fn is_spent(&self) -> bool {
         self.broken.is_some() || self.last && self.inbound.is_empty() && self.untold.is_empty()
@@ -126,7 +137,7 @@ impl Open {
                     self.port.tell_slot(&memory, Side::Consumer);
                     let memory = Arc::new(memory);
                     self.waits.push(Wait { memory: memory.clone(), position: 0, side: Side::Consumer });
-                    self.inbound.push(Inbound::new(sender, memory, doorbell, self.port.counts));
+                    self.inbound.push(Inbound::new(self.hub, sender, memory, doorbell, self.port.counts));
                 }
                 News::SenderOver { sender, over, last } => {
                     self.last |= last;

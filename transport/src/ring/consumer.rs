@@ -22,6 +22,8 @@ pub struct Consumer<M> {
     woken: u64,
     /// Frames taken since none was there.
     run: u32,
+    /// How long it let itself slip behind the last time.
+    slip_pauses: u32,
     /// The frame at which this side last looked at its mode, and the mode: it has changed if there was a wait since.
     settled_at: u32,
     settled_mode: u32,
@@ -36,8 +38,13 @@ const RUN_TO_SLIP: u32 = 16;
 /// Who reads a stream has the line so far ahead fetched.
 const READ_AHEAD_BYTES: u64 = 512;
 
-/// So long it then leaves the sender alone.
-const SLIP_PAUSES: u32 = 8;
+/// So many frames are to come together while it leaves its sender alone.
+const RUN_WANTED: u32 = 128;
+
+/// So long it does at least, and at most.
+const SLIP_PAUSES_MIN: u32 = 4;
+/// See [`SLIP_PAUSES_MIN`].
+const SLIP_PAUSES_MAX: u32 = 64;
 
 /// The frame in front of a ring, read and checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +53,13 @@ pub struct Frame {
     sequence: u32,
     ends: u16,
     kind: Kind,
+}
+
+impl Default for Frame {
+    /// An empty value.
+    fn default() -> Self {
+        Frame { payload_bytes: 0, sequence: 0, ends: 0, kind: Kind::Value }
+    }
 }
 
 impl Frame {
@@ -89,7 +103,16 @@ impl Frame {
 impl<M: Memory> Consumer<M> {
     /// The consumer of a ring from which nothing was taken yet.
     pub fn new(memory: M) -> Self {
-        Consumer { memory, tail: 0, sequence: 0, woken: 0, run: 0, settled_at: 0, settled_mode: 0 }
+        Consumer {
+            memory,
+            tail: 0,
+            sequence: 0,
+            woken: 0,
+            run: 0,
+            slip_pauses: SLIP_PAUSES_MIN,
+            settled_at: 0,
+            settled_mode: 0,
+        }
     }
 
     /// The memory.
@@ -176,15 +199,20 @@ impl<M: Memory> Consumer<M> {
 
     /// To be called when no frame is there. A consumer that is just as fast as its producer would read each line
     /// while it is still being written, and both would wait for the line to go to and fro; so one that reads a
-    /// stream lets itself slip behind. Gives `true` when it did, and it is worth another look.
+    /// stream lets itself slip behind, far enough for a good number of frames to come together. Gives `true` when it
+    /// did, and it is worth another look.
     #[inline]
     pub fn slip(&mut self) -> bool {
-        let is_stream = self.run >= RUN_TO_SLIP;
-        self.run = 0;
-        if is_stream {
-            (0..SLIP_PAUSES).for_each(|_| spin_loop());
+        let run = std::mem::replace(&mut self.run, 0);
+        if run < RUN_TO_SLIP {
+            return false;
         }
-        is_stream
+        self.slip_pauses = match run {
+            ..RUN_WANTED => (self.slip_pauses * 2).min(SLIP_PAUSES_MAX),
+            _ => (self.slip_pauses - self.slip_pauses / 4).max(SLIP_PAUSES_MIN),
+        };
+        (0..self.slip_pauses).for_each(|_| spin_loop());
+        true
     }
 
     /// The payload of the frame that [`peek`](Self::peek) gave.
