@@ -23,6 +23,8 @@ use transport::{
 pub(crate) enum News {
     /// For a receiver: a sender has opened its ring.
     Incoming { sender: EndId, memory: Mapped, doorbell: Arc<Doorbell> },
+    /// For a sender: the ring that it has asked for.
+    Ring(Mapped),
     /// For a sender: its receiver is there.
     Paired { doorbell: Arc<Doorbell> },
     /// For a receiver: a sender is no more.
@@ -200,6 +202,15 @@ impl Port {
     /// Whether what is waited for, or news, has come.
     pub(crate) fn is_ready(&self, waits: &[Wait]) -> bool {
         self.has_news() || waits.iter().any(Wait::is_over)
+    }
+
+    /// Whether that is what it waits for on behalf of a future.
+    pub(crate) fn waits_for(&self, waits: &[Wait]) -> bool {
+        let inner = self.lock();
+        let is_same = |(one, other): (&Wait, &Wait)| {
+            one.position == other.position && Arc::ptr_eq(&one.memory, &other.memory)
+        };
+        inner.waits.len() == waits.len() && inner.waits.iter().zip(waits).all(is_same)
     }
 
     /// Says to the peers by which slot they find this end.

@@ -230,21 +230,26 @@ impl<T: Data> Receiver<T> {
     }
 
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(usize, Frame), RecvError>> {
-        for registered in [false, true] {
+        let mut is_registered = false;
+        loop {
             match self.opened()?.find::<T>() {
                 Found::Frame(index, frame) => {
                     self.opened()?.inbound[index].consumer.settle();
                     return Poll::Ready(Ok((index, frame)));
                 }
                 Found::End(error) => return Poll::Ready(Err(self.fail(error))),
-                Found::Nothing if registered => {}
                 Found::Nothing => {
                     let open = self.opened()?;
+                    // The search takes parts of messages and new senders in: then it is something else that is
+                    // waited for by now.
+                    if is_registered && open.port.waits_for(&open.waits) {
+                        return Poll::Pending;
+                    }
                     open.hub.register(&open.port, &open.waits, context.waker());
+                    is_registered = true;
                 }
             }
         }
-        Poll::Pending
     }
 
     fn block(&mut self, deadline: Option<Instant>) -> Result<Message<'_, T>, RecvError> {

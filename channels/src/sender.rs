@@ -26,7 +26,7 @@ use crate::{
     error::{Reason, Refused, SendError},
     hub::Hub,
 };
-use open::{Open, Write, Written};
+use open::{Carried, Open, Write, Written};
 
 /// The sending end of a channel.
 ///
@@ -268,25 +268,14 @@ impl<T: Data> Sender<T> {
         }
         let open = self.opened()?;
         open.hub.register(&open.port, open.wait(), context.waker());
-        if open.ring.is_none() {
-            open.hub.wake_for_ring(context.waker());
-        }
         // What was waited for may have come before the waker was known.
         if attempt(self)? { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn block_until(&mut self, deadline: Option<Instant>, attempt: Attempt<'_, T>) -> Result<(), Reason> {
         while !attempt(self)? {
-            let (sender, capacity) = (self.cell.id, self.cell.capacity);
             let open = self.opened()?;
-            let in_time = match open.ring {
-                Some(_) => open.hub.wait_port(&open.port, open.wait(), deadline),
-                None => {
-                    let has_ring = || open.port.has_news() || open.hub.has_ring(sender, capacity);
-                    open.hub.wait_until(deadline, has_ring)
-                }
-            };
-            if !in_time {
+            if !open.hub.wait_port(&open.port, open.wait(), deadline) {
                 return Err(Reason::TimedOut);
             }
         }
@@ -368,8 +357,9 @@ impl<T: Data> Sender<T> {
     #[cold]
     fn open(&mut self) -> Result<(), Reason> {
         let hub = self.cell.start_use().map_err(Reason::ThisEnd)?;
-        let new = || Box::new(Open::new(hub, self.cell.id, std::any::type_name::<T>()));
-        self.open.get_or_insert_with(new).equip::<T>(&self.cell)
+        let carries = Carried { hash: data::type_hash::<T>(), name: std::any::type_name::<T>() };
+        let new = || Box::new(Open::new(hub, self.cell.id, carries));
+        self.open.get_or_insert_with(new).equip(&self.cell)
     }
 }
 

@@ -400,8 +400,8 @@ impl State {
     // ---- rings
 
     fn on_need_ring(&mut self, process: ProcessId, sender: EndId, capacity: usize) -> Result<(), Malformed> {
-        if self.meant.contains_key(&sender) {
-            // One is on its way; its receiver may have it already, and would wait at it while another is written.
+        if self.meant.contains_key(&sender) || self.wiring.is_open(sender) {
+            // One is on its way, or was there already; its receiver may have it already, and would wait at it while another is written.
             return Ok(());
         }
         let Some(record) = self.processes.get_mut(&process) else { return Ok(()) };

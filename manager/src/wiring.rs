@@ -340,6 +340,11 @@ impl Wiring {
         self.finish_all_of(Holder::Process(cause.process), &Over::Died(cause.clone()), effects);
     }
 
+    /// Whether an end is in use.
+    pub(crate) fn is_open(&self, end: EndId) -> bool {
+        self.ends.get(&end).is_some_and(|end| end.open)
+    }
+
     /// How many ends there are.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()

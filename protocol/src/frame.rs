@@ -244,6 +244,64 @@ mod tests {
         );
     }
 
+    #[test]
+    fn only_values_and_last_parts_hold_ends() {
+        let known = [
+            (Kind::Value, true),
+            (Kind::Skip, false),
+            (Kind::FirstPart, false),
+            (Kind::MiddlePart, false),
+            (Kind::LastPart, true),
+            (Kind::Missed, false),
+        ];
+        for byte in 0..=u8::MAX {
+            let kind = known.into_iter().find(|(kind, _)| *kind as u8 == byte);
+            for ends in 0..3 {
+                let mut bytes = Header { ends, ..HEADER }.encode();
+                bytes[KIND_OFFSET] = byte;
+                let expected = match kind {
+                    Some((kind, may_hold_ends)) if ends == 0 || may_hold_ends => {
+                        Ok(Header { kind, ends, ..HEADER })
+                    }
+                    _ => Err(HeaderError::Kind { kind: byte, flags: if ends == 0 { 0 } else { FLAG_ENDS } }),
+                };
+                assert_eq!(Header::check(bytes, 4096, 9), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_says_whether_there_are_ends() {
+        for (ends, flags_right) in [(0, 0), (2, FLAG_ENDS)] {
+            for flags in (0..=u8::MAX).filter(|flags| *flags != flags_right) {
+                let mut bytes = Header { ends, ..HEADER }.encode();
+                assert_eq!(bytes[KIND_OFFSET + 1], flags_right);
+                bytes[KIND_OFFSET + 1] = flags;
+                let refused = HeaderError::Kind { kind: Kind::Value as u8, flags };
+                assert_eq!(Header::check(bytes, 4096, 9), Err(refused));
+            }
+        }
+    }
+
+    #[test]
+    fn more_ends_than_a_message_may_hold_are_refused() {
+        let capacity = crate::limits::RING_BYTES_DEFAULT;
+        let most = Header { ends: crate::limits::FRAME_ENDS_MAX, ..HEADER };
+        assert_eq!(Header::check(most.encode(), capacity, 9), Ok(most));
+        let over = Header { ends: crate::limits::FRAME_ENDS_MAX + 1, ..HEADER };
+        assert!(matches!(Header::check(over.encode(), capacity, 9), Err(HeaderError::Length { .. })));
+    }
+
+    #[test]
+    fn a_length_of_less_than_a_header_is_refused() {
+        for length in 0..HEADER_BYTES as u32 {
+            let mut bytes = Header { payload_bytes: 0, ends: 0, ..HEADER }.encode();
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+            let refused = HeaderError::Length { length, ends: 0, capacity: 64 };
+            assert_eq!(Header::check(bytes, 64, 9), Err(refused));
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_is_accepted_stays_inside_its_ring(bytes: [u8; 16], shift in 12u32..30, expected: u32) {

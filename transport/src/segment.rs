@@ -471,6 +471,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::layout::{RECORD_NAME_BYTES, RECORD_RECEIVER};
 
     #[test]
     fn frames_are_mapped_twice_in_a_row() {
@@ -514,5 +515,117 @@ mod tests {
         assert_eq!(reader.description(), None);
         writer.describe(5, "a::B");
         assert_eq!(reader.description(), Some((5, "a::B".to_owned())));
+    }
+
+    fn doorbell() -> Doorbell {
+        Doorbell::map(create(c"doorbell", Doorbell::BYTES).unwrap().as_fd()).unwrap()
+    }
+
+    fn taken(bell: &Doorbell) -> Vec<u32> {
+        let mut slots = Vec::new();
+        bell.take_slots(|slot| slots.push(slot));
+        slots
+    }
+
+    #[test]
+    fn each_slot_that_was_rung_is_taken_once() {
+        let bell = doorbell();
+        assert_eq!(taken(&bell), []);
+        let last = SLOTS as u32 - 1;
+        let slots = [0, 1, 63, 64, 4095, 4096, 8191, last];
+        for slot in slots.into_iter().rev().chain([64, 0]) {
+            let before = bell.word().load(Ordering::SeqCst);
+            bell.ring(slot);
+            assert_ne!(bell.word().load(Ordering::SeqCst), before, "who is about to sleep would not see it");
+        }
+        assert_eq!(taken(&bell), slots);
+        assert_eq!(taken(&bell), []);
+        (0..SLOTS as u32).for_each(|slot| bell.ring(slot));
+        assert!(taken(&bell).into_iter().eq(0..SLOTS as u32));
+    }
+
+    #[test]
+    fn a_slot_that_there_is_not_is_one_that_there_is() {
+        let bell = doorbell();
+        for (slot, rung) in [(SLOTS as u32, 0), (SLOTS as u32 + 5, 5), (u32::MAX, SLOTS as u32 - 1)] {
+            bell.ring(slot);
+            assert_eq!(taken(&bell), [rung]);
+        }
+    }
+
+    #[test]
+    fn a_wake_is_for_no_slot() {
+        let bell = doorbell();
+        bell.wake();
+        assert_eq!(bell.word().load(Ordering::SeqCst), 1);
+        assert_eq!(taken(&bell), []);
+    }
+
+    /// One thread rings and waits for an answer, the other looks all the time: whoever began to look after the ring has
+    /// to find it, and once.
+    #[test]
+    fn no_ring_is_lost() {
+        const RINGS: usize = 200_000;
+        // Neighbours in one word of bits, in one word of words, and far away.
+        const RUNG: [u32; 5] = [3, 4, 70, 4000, SLOTS as u32 - 1];
+        let bell = doorbell();
+        let (found, looks) = (RUNG.map(|_| AtomicU64::new(0)), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let ringer = scope.spawn(|| {
+                for ring in 0..RINGS {
+                    let (found, rung) = (&found[ring % RUNG.len()], RUNG[ring % RUNG.len()]);
+                    let before = found.load(Ordering::SeqCst);
+                    bell.ring(rung);
+                    // The look that goes on just now may miss it, the one after that may not.
+                    let missed = looks.load(Ordering::SeqCst) + 2;
+                    loop {
+                        let is_missed = looks.load(Ordering::SeqCst) >= missed;
+                        if found.load(Ordering::SeqCst) > before {
+                            break;
+                        }
+                        assert!(!is_missed, "ring {ring}, for slot {rung}, was lost");
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            while !ringer.is_finished() {
+                bell.take_slots(|slot| {
+                    let place = RUNG.iter().position(|rung| *rung == slot).expect("a slot that nobody rang");
+                    found[place].fetch_add(1, Ordering::SeqCst);
+                });
+                looks.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        assert_eq!(found.map(AtomicU64::into_inner), [(RINGS / RUNG.len()) as u64; RUNG.len()]);
+    }
+
+    #[test]
+    fn records_are_read_by_others_and_written_by_one() {
+        let file = create(c"counters", Counters::BYTES).unwrap();
+        let own = Counters::map(file.as_fd(), true).unwrap();
+        let others = reopen_read_only(file.as_fd()).unwrap();
+        assert_eq!(Counters::map(others.as_fd(), true).unwrap_err().raw_os_error(), Some(libc::EACCES));
+        let others = Counters::map(others.as_fd(), false).unwrap();
+        let slots = [1, 2, SLOTS as u32 - 1];
+        for slot in slots {
+            own.record(slot).frames.store(u64::from(slot) + 7, Ordering::Relaxed);
+            own.record(slot).name[RECORD_NAME_BYTES / 8 - 1].store(slot.into(), Ordering::Relaxed);
+            own.record(slot).kind.store(RECORD_RECEIVER, Ordering::Release);
+        }
+        for slot in slots {
+            let record = others.record(slot);
+            assert_eq!(record.kind.load(Ordering::Acquire), RECORD_RECEIVER);
+            assert_eq!(record.frames.load(Ordering::Relaxed), u64::from(slot) + 7);
+            assert_eq!(record.name[RECORD_NAME_BYTES / 8 - 1].load(Ordering::Relaxed), slot.into());
+            assert_eq!(record.bytes.load(Ordering::Relaxed), 0, "records overlap");
+        }
+        assert_eq!(others.record(3).kind.load(Ordering::Acquire), 0, "a record that is not used");
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 16384 of 16384")]
+    fn there_is_no_record_behind_the_last() {
+        let file = create(c"counters", Counters::BYTES).unwrap();
+        let _none = Counters::map(file.as_fd(), false).unwrap().record(SLOTS as u32);
     }
 }

@@ -1,7 +1,7 @@
 //! A ring on the heap and on the files that processes share, against a queue, and against a side that writes what it
 //! likes.
 #![cfg(not(loom))]
-#![expect(unsafe_code, reason = "a claim's space and a hostile side's are pointers")]
+#![expect(unsafe_code, reason = "a claim's space is a pointer")]
 
 #[path = "model/heap.rs"]
 mod heap;

@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use protocol::ids::EndId;
+use protocol::{control::FromProcess, ids::EndId};
 use transport::{
     layout::{Record, SLOTS},
     park::FIRST_SLEEP,
@@ -85,6 +85,16 @@ impl Hub {
         }
         drop(registry);
         port.forget();
+    }
+
+    /// Says a word about an end before its closing can be said; `false` when it is closed already.
+    pub(super) fn tell_if_open(&self, end: EndId, word: impl FnOnce() -> FromProcess) -> bool {
+        let registry = lock(&self.registry);
+        let is_open = registry.ports.contains_key(&end);
+        if is_open {
+            self.tell(word());
+        }
+        is_open
     }
 
     pub(super) fn port(&self, end: EndId) -> Option<Arc<Port>> {

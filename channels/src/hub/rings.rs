@@ -4,28 +4,27 @@ use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
-    task::Waker,
 };
 
 use protocol::{
-    control::{FromProcess, Malformed, NeedRing, Ring},
+    control::{FromProcess, Malformed, NeedRing, OpenSender, Ring},
     ids::EndId,
 };
 use transport::segment::{Doorbell, Mapped};
 
 use super::{Hub, lock};
+use crate::port::News;
 
 #[derive(Default)]
 pub(super) struct Rings {
     unused: Vec<UnusedRing>,
     /// Doorbells of the receivers of rings that are meant for senders which were not used yet.
     pub(super) doorbells: HashMap<EndId, Arc<Doorbell>>,
-    wanted: Vec<Waker>,
 }
 
 /// A ring that no sender writes yet.
 pub(crate) struct UnusedRing {
-    pub(crate) id: u64,
+    id: u64,
     data: OwnedFd,
     consumer: OwnedFd,
     capacity: usize,
@@ -36,6 +35,11 @@ pub(crate) struct UnusedRing {
 impl UnusedRing {
     fn is_for(&self, sender: EndId, capacity: usize) -> bool {
         self.capacity == capacity && self.sender.is_none_or(|meant| meant == sender)
+    }
+
+    /// The word by which the manager learns that the sender writes it.
+    pub(crate) fn opened_by(&self, sender: EndId) -> FromProcess {
+        FromProcess::OpenSender(OpenSender { sender: sender.to_word(), ring: self.id })
     }
 
     /// Its memory, as the sender maps it.
@@ -52,17 +56,19 @@ impl Hub {
             [] => None,
             sender => Some(EndId::from_word(sender)?),
         };
-        if ring.asked && sender.is_some_and(|sender| !self.is_open(sender)) {
-            // It was closed meanwhile, and the manager has given the ring up already.
-            return Ok(());
+        let unused = UnusedRing { id: ring.ring, data, consumer, capacity: ring.capacity as usize, sender };
+        match sender.filter(|sender| ring.asked || self.is_open(*sender)) {
+            None => lock(&self.rings).unused.push(unused),
+            // The sender waits for it. It is in use from now on, also while nobody sends. One that was closed meanwhile
+            // has no port, and the manager has given its ring up already.
+            Some(sender) => {
+                let is_open = self.tell_if_open(sender, || unused.opened_by(sender));
+                if is_open {
+                    let news = unused.map().map_or_else(|error| News::Broken(error.to_string()), News::Ring);
+                    self.to_port(sender, news);
+                }
+            }
         }
-        let ring = UnusedRing { id: ring.ring, data, consumer, capacity: ring.capacity as usize, sender };
-        let wanted = {
-            let mut rings = lock(&self.rings);
-            rings.unused.push(ring);
-            std::mem::take(&mut rings.wanted)
-        };
-        wanted.into_iter().for_each(Waker::wake);
         Ok(())
     }
 
@@ -82,24 +88,9 @@ impl Hub {
         Some(rings.unused.swap_remove(index))
     }
 
-    /// Whether there is a ring for that sender.
-    pub(crate) fn has_ring(&self, sender: EndId, capacity: usize) -> bool {
-        lock(&self.rings).unused.iter().any(|ring| ring.is_for(sender, capacity))
-    }
-
-    /// Asks the manager for a ring; it comes as news of the hub.
+    /// Asks the manager for a ring; it comes as news of the sender's port.
     pub(crate) fn want_ring(&self, sender: EndId, capacity: usize) {
         let word = NeedRing { sender: sender.to_word(), capacity: capacity as u64 };
         self.tell(FromProcess::NeedRing(word));
-    }
-
-    /// Has `waker` woken when a ring comes.
-    pub(crate) fn wake_for_ring(&self, waker: &Waker) {
-        let mut rings = lock(&self.rings);
-        if rings.wanted.iter().all(|wanting| !wanting.will_wake(waker)) {
-            rings.wanted.push(waker.clone());
-        }
-        drop(rings);
-        self.drive();
     }
 }

@@ -148,7 +148,7 @@ impl Open {
                     }
                 }
                 News::Broken(text) => return Err(RecvError::Broken(text)),
-                News::Paired { .. } | News::ReceiverOver { .. } => {}
+                News::Ring(_) | News::Paired { .. } | News::ReceiverOver { .. } => {}
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use protocol::{
-    control::{Ends, FromProcess, OpenSender},
+    control::{Ends, FromProcess},
     ending::Over,
     frame::{HEADER_BYTES, Kind, frame_bytes, payload_bytes_max},
     ids::EndId,
@@ -19,7 +19,6 @@ use transport::{
 };
 
 use crate::{
-    data::type_hash,
     end::EndCell,
     error::Reason,
     hub::{Ear, Hub},
@@ -34,7 +33,15 @@ pub(super) struct Open {
     pub(super) ring: Option<Ring>,
     pub(super) peer: Peer,
     ear: Ear,
+    carries: Carried,
     asked: bool,
+}
+
+/// The type of a sender's messages, as receivers are told.
+#[derive(Clone, Copy)]
+pub(super) struct Carried {
+    pub(super) hash: u64,
+    pub(super) name: &'static str,
 }
 
 /// What is known of the receiver.
@@ -82,35 +89,48 @@ enum Attempt {
 }
 
 impl Open {
-    pub(super) fn new(hub: &'static Hub, end: EndId, type_name: &str) -> Self {
-        let port = hub.open(end, RECORD_SENDER, type_name);
-        Open { hub, port, ring: None, peer: Peer::default(), ear: hub.ear(), asked: false }
+    pub(super) fn new(hub: &'static Hub, end: EndId, carries: Carried) -> Self {
+        let port = hub.open(end, RECORD_SENDER, carries.name);
+        Open { hub, port, ring: None, peer: Peer::default(), ear: hub.ear(), carries, asked: false }
     }
 
-    /// Asks for a ring, or takes one.
-    pub(super) fn equip<T: rkyv::Archive>(&mut self, cell: &EndCell) -> Result<(), Reason> {
+    /// Takes a ring, or asks for one.
+    pub(super) fn equip(&mut self, cell: &EndCell) -> Result<(), Reason> {
+        self.take_news();
+        if self.asked || self.ring.is_some() {
+            return Ok(());
+        }
         let Some(unused) = self.hub.take_ring(cell.id, cell.capacity) else {
-            if !std::mem::replace(&mut self.asked, true) {
-                self.hub.want_ring(cell.id, cell.capacity);
-            }
+            self.asked = true;
+            self.hub.want_ring(cell.id, cell.capacity);
             return Ok(());
         };
-        let memory = unused.map().map_err(|error| Reason::Broken(error.to_string()))?;
-        memory.describe(type_hash::<T>(), std::any::type_name::<T>());
+        self.take_up(unused.map().map_err(|error| Reason::Broken(error.to_string()))?);
+        if self.peer.doorbell.is_some() {
+            // The receiver has the ring already; the manager need not hear of its use before it does.
+            self.hub.tell_later(unused.opened_by(cell.id));
+        } else {
+            self.hub.tell(unused.opened_by(cell.id));
+        }
+        Ok(())
+    }
+
+    fn take_news(&mut self) {
+        if let Some(memory) = self.peer.take_news(&self.port)
+            && self.ring.is_none()
+        {
+            self.take_up(memory);
+        }
+    }
+
+    /// Begins to write a ring.
+    fn take_up(&mut self, memory: Mapped) {
+        memory.describe(self.carries.hash, self.carries.name);
         self.port.tell_slot(&memory, Side::Producer);
         let memory = Arc::new(memory);
         let wait = [Wait { memory: memory.clone(), position: 0, side: Side::Producer }];
         self.ring =
             Some(Ring { producer: Producer::new(memory), needed: HEADER_BYTES, wake: Wake::No, wait });
-        let word = FromProcess::OpenSender(OpenSender { sender: cell.id.to_word(), ring: unused.id });
-        self.peer.take_news(&self.port);
-        if self.peer.doorbell.is_some() {
-            // The receiver has the ring already; the manager need not hear of its use before it does.
-            self.hub.tell_later(word);
-        } else {
-            self.hub.tell(word);
-        }
-        Ok(())
     }
 
     /// What has to come before another attempt.
@@ -134,7 +154,7 @@ impl Open {
     /// Why nothing can be sent any more.
     pub(super) fn check(&mut self) -> Result<(), Reason> {
         self.hub.look();
-        self.peer.take_news(&self.port);
+        self.take_news();
         match &self.peer {
             Peer { over: Some(over), .. } => Err(over.into()),
             Peer { broken: Some(broken), .. } => Err(Reason::Broken(broken.clone())),
@@ -237,18 +257,22 @@ impl Peer {
         self.over.is_some() || self.broken.is_some()
     }
 
-    fn take_news(&mut self, port: &Port) {
+    /// Takes in what the manager has said; gives the ring that was asked for, if it has come.
+    fn take_news(&mut self, port: &Port) -> Option<Mapped> {
+        let mut ring = None;
         if !port.has_news() {
-            return;
+            return ring;
         }
         for news in port.take_news() {
             match news {
+                News::Ring(memory) => ring = Some(memory),
                 News::Paired { doorbell } => self.doorbell = Some(doorbell),
                 News::ReceiverOver { over } => self.over = Some(over),
                 News::Broken(text) => self.broken = Some(text),
                 News::Incoming { .. } | News::SenderOver { .. } => {}
             }
         }
+        ring
     }
 
     /// Rings the receiver's doorbell for its end in that slot.

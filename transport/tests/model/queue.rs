@@ -9,7 +9,7 @@ use protocol::{
 };
 use transport::{
     ring::{
-        Claim, Consumer, Frame, Producer, Wake,
+        Claim, Consumer, Frame, Memory, Producer, Wake,
         wait::{Sleep, begin_frame_wait, begin_room_wait, end_room_wait, is_consumed_to, is_frame_at},
     },
     segment::Mapped,
@@ -22,6 +22,7 @@ use crate::{TestMemory, fill, heap::Heap};
 pub(crate) enum Op {
     Hold { size: usize, ends: usize, kind: Kind },
     Flush,
+    SendPlain { size: usize },
     DropClaim { size: usize },
     Receive { count: usize },
     ReceiverWaits,
@@ -47,6 +48,7 @@ pub(crate) fn op(large: usize) -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => hold,
         6 => Just(Op::Flush),
+        6 => size().prop_map(|size| Op::SendPlain { size }),
         1 => size().prop_map(|size| Op::DropClaim { size }),
         8 => prop_oneof![Just(1), Just(2), Just(usize::MAX)].prop_map(|count| Op::Receive { count }),
         1 => Just(Op::ReceiverWaits),
@@ -91,6 +93,8 @@ impl Sent {
 /// The queue that a ring must equal, and what each side must be told about the other's sleep.
 #[derive(Default)]
 pub(crate) struct Model {
+    /// Where the ring starts, and its capacity.
+    place: (usize, usize),
     frames: VecDeque<Sent>,
     /// How many of them are not published.
     held: usize,
@@ -111,9 +115,10 @@ pub(crate) struct Ring<M> {
 }
 
 impl<M: TestMemory> Ring<M> {
-    fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let [data, positions] = M::sides(capacity);
-        Ring { producer: Producer::new(data), consumer: Consumer::new(positions), model: Model::default() }
+        let model = Model { place: (data.bytes(0, 0).addr(), capacity), ..Model::default() };
+        Ring { producer: Producer::new(data), consumer: Consumer::new(positions), model }
     }
 
     fn capacity(&self) -> usize {
@@ -125,6 +130,7 @@ impl<M: TestMemory> Ring<M> {
         match *op {
             Op::Hold { size, ends, kind } => _ = self.hold(payload_bytes(size, capacity), ends, kind),
             Op::Flush => self.flush(),
+            Op::SendPlain { size } => _ = self.send_plain(payload_bytes(size, capacity)),
             Op::DropClaim { size } => self.drop_claim(payload_bytes(size, capacity)),
             Op::Receive { count } => _ = (0..count).take_while(|_| self.receive()).count(),
             Op::ReceiverWaits => self.receiver_waits(),
@@ -137,66 +143,68 @@ impl<M: TestMemory> Ring<M> {
         }
     }
 
-    /// Claims space, fills all of it, and gives where in the ring it is. A claim is refused exactly when there is
-    /// no room, and touches nothing that the consumer still looks at.
+    /// Claims space and fills all of it. A claim is refused exactly when there is no room.
     fn claim(&mut self, frame: usize, filling: u8) -> Option<(Claim<'_, Arc<M>>, usize)> {
         let capacity = self.capacity();
-        let base = self.producer.memory().bytes(0, 0).addr();
         let must_reach = self.producer.position_for(frame);
         let has_room = frame <= capacity - HEADER_BYTES && is_consumed_to(self.producer.memory(), must_reach);
-        let looked_at = self.consumer.position() as usize % capacity;
         let Some(claim) = self.producer.claim(frame).unwrap() else {
             assert!(!has_room, "{frame} bytes refused, though the consumer reached {must_reach}");
             self.model.check_refusal(frame, capacity);
             return None;
         };
-        let (space, granted) = (claim.payload(), claim.payload_bytes_max());
-        assert!(frame <= granted + HEADER_BYTES && granted + HEADER_BYTES < capacity, "{granted} granted");
-        assert!(space.addr().is_multiple_of(HEADER_BYTES));
-        let offset = (space.addr() - base + capacity - HEADER_BYTES) % capacity;
-        for frame in &self.model.frames {
-            let taken = (frame.offset, frame.bytes());
-            assert!(!overlap((offset, granted + HEADER_BYTES), taken, capacity), "a frame is overwritten");
-        }
-        let inside = (offset + HEADER_BYTES, granted);
-        assert!(!overlap(inside, (looked_at, HEADER_BYTES), capacity), "what is looked at is overwritten");
-        // SAFETY: the claim was granted for so many bytes.
-        unsafe { space.write_bytes(filling, granted) };
+        assert!(frame <= claim.payload_bytes_max() + HEADER_BYTES, "less than was asked for");
+        let offset = self.model.fill(&claim, filling, self.consumer.position());
         Some((claim, offset))
     }
 
     /// Writes a frame; `false` when there is no room.
-    fn hold(&mut self, payload_bytes: usize, ends: usize, kind: Kind) -> bool {
-        let (index, capacity) = (self.model.sent, self.capacity());
+    pub(crate) fn hold(&mut self, payload_bytes: usize, ends: usize, kind: Kind) -> bool {
+        let index = self.model.sent;
         let ids: Vec<_> = (0..ends).map(|place| end(index, place)).collect();
         let Some((claim, offset)) = self.claim(frame_bytes(payload_bytes, ends), filling(index)) else {
             return false;
         };
         let _to_be_flushed = claim.hold(kind, payload_bytes, &ids);
-        let model = &mut self.model;
-        let skipped = (offset + capacity - model.offset) % capacity;
-        let sent = Sent { index, kind, payload_bytes, ends, offset, skipped };
-        model.offset = (offset + sent.bytes()) % capacity;
-        model.frames.push_back(sent);
-        model.held += 1;
-        model.sent += 1;
+        self.model.hold(offset, kind, payload_bytes, ends);
         true
     }
 
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let wake = self.producer.flush();
-        let model = &mut self.model;
-        let wakes = model.receiver_sleeps && model.held > 0;
-        assert_eq!(wake != Wake::No, wakes, "once for each wait");
-        model.receiver_sleeps &= !wakes;
-        model.held = 0;
+        self.model.publish(wake);
         assert_eq!(self.producer.held_bytes(), 0);
     }
 
-    fn send(&mut self, payload_bytes: usize, ends: usize) -> bool {
+    pub(crate) fn send(&mut self, payload_bytes: usize, ends: usize) -> bool {
         let has_room = self.hold(payload_bytes, ends, Kind::Value);
         self.flush();
         has_room
+    }
+
+    /// Sends as most messages go: into what is at hand, and otherwise into what a look at the consumer gives.
+    fn send_plain(&mut self, payload_bytes: usize) -> bool {
+        let (filling, looked_at) = (filling(self.model.sent), self.consumer.position());
+        if let Some(claim) = self.producer.claim_usual() {
+            let granted = claim.payload_bytes_max();
+            let usual = self.model.frames.back().map_or(HEADER_BYTES, Sent::bytes);
+            assert!(
+                self.model.frames.is_empty() || granted + HEADER_BYTES >= usual,
+                "less than the last one"
+            );
+            let offset = self.model.fill(&claim, filling, looked_at);
+            if payload_bytes <= granted {
+                let wake = claim.publish_plain(payload_bytes);
+                self.model.hold(offset, Kind::Value, payload_bytes, 0);
+                self.model.publish(wake);
+                return true;
+            }
+        }
+        let Some((claim, offset)) = self.claim(frame_bytes(payload_bytes, 0), filling) else { return false };
+        let wake = claim.publish_plain(payload_bytes);
+        self.model.hold(offset, Kind::Value, payload_bytes, 0);
+        self.model.publish(wake);
+        true
     }
 
     fn drop_claim(&mut self, payload_bytes: usize) {
@@ -204,18 +212,21 @@ impl<M: TestMemory> Ring<M> {
     }
 
     /// Receives a frame; `false` when there is none.
-    fn receive(&mut self) -> bool {
+    pub(crate) fn receive(&mut self) -> bool {
         let model = &mut self.model;
         let published = model.frames.len() - model.held;
         let position = self.consumer.position();
         assert_eq!(is_frame_at(self.consumer.memory(), position), published > 0);
+        let plain = self.consumer.peek_plain();
         let Some(frame) = self.consumer.peek().unwrap() else {
-            assert_eq!(published, 0, "frames are not seen");
+            assert_eq!((plain, published), (None, 0), "frames are not seen");
             return false;
         };
         assert!(published > 0, "a frame that nobody sent");
         let sent = model.frames.pop_front().unwrap();
         assert_eq!(self.consumer.position() - position, sent.skipped as u64);
+        let is_plain = |_: &Frame| sent.kind == Kind::Value && sent.ends == 0 && sent.skipped == 0;
+        assert_eq!(plain, Some(frame).filter(is_plain), "the quick look and the whole one differ");
         model.sequence += u32::from(sent.skipped > 0);
         assert_eq!((frame.sequence(), frame.kind()), (model.sequence, sent.kind));
         assert!(self.consumer.payload(&frame) == vec![filling(sent.index); sent.payload_bytes], "damaged");
@@ -249,6 +260,31 @@ impl<M: TestMemory> Ring<M> {
 }
 
 impl Model {
+    /// See [`fill`]; nothing that was sent and not received may be in the way.
+    fn fill<M: Memory>(&self, claim: &Claim<'_, M>, filling: u8, looked_at: u64) -> usize {
+        let taken = self.frames.iter().map(|frame| (frame.offset, frame.bytes()));
+        fill(claim, filling, self.place, looked_at, taken)
+    }
+
+    /// A frame was written at that offset.
+    fn hold(&mut self, offset: usize, kind: Kind, payload_bytes: usize, ends: usize) {
+        let (_, capacity) = self.place;
+        let skipped = (offset + capacity - self.offset) % capacity;
+        let sent = Sent { index: self.sent, kind, payload_bytes, ends, offset, skipped };
+        self.offset = (offset + sent.bytes()) % capacity;
+        self.frames.push_back(sent);
+        self.held += 1;
+        self.sent += 1;
+    }
+
+    /// All was published, and the receiver woken or not.
+    fn publish(&mut self, wake: Wake) {
+        let wakes = self.receiver_sleeps && self.held > 0;
+        assert_eq!(wake != Wake::No, wakes, "once for each wait");
+        self.receiver_sleeps &= !wakes;
+        self.held = 0;
+    }
+
     /// All space is given but that of one header. A skip costs two more, and what is left in front of the skip's
     /// own header when a frame is too large for it; large frames are aligned to 64 bytes.
     fn check_refusal(&self, frame: usize, capacity: usize) {
@@ -293,3 +329,19 @@ fn a_ring_goes_around_on_files() {
     goes_around::<Mapped>();
 }
 
+proptest! {
+    #[test]
+    fn a_ring_on_the_heap_is_a_queue(shift in 0..8u32, ops in vec(op(1 << 16), 0..600)) {
+        obeys_the_model::<Heap>(Heap::CAPACITY_MIN << shift, &ops);
+    }
+
+    #[test]
+    fn a_ring_on_files_is_a_queue(shift in 0..2u32, ops in vec(op(1 << 16), 0..600)) {
+        obeys_the_model::<Mapped>(Mapped::CAPACITY_MIN << shift, &ops);
+    }
+
+    #[test]
+    fn a_larger_ring_with_large_frames_is_a_queue(shift in 16..21u32, ops in vec(op(1 << 17), 0..200)) {
+        obeys_the_model::<Heap>(1 << shift, &ops);
+    }
+}

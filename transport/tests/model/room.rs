@@ -1,4 +1,5 @@
 //! Which memory a ring uses, and what becomes of that which was skipped.
+#![expect(unsafe_code, reason = "a claim's space is a pointer, and so is a forged header's")]
 
 use std::{
     fs::File,
@@ -9,7 +10,10 @@ use std::{
 use protocol::frame::{HEADER_BYTES, Header, Kind, frame_bytes, payload_bytes_max};
 use transport::{
     layout::{Address, PAGE_BYTES},
-    ring::{Consumer, Corrupt, Memory, Producer, wait::{Sleep, begin_frame_wait, is_on_cpu, tell_cpu}},
+    ring::{
+        Consumer, Corrupt, Memory, Producer,
+        wait::{Sleep, begin_frame_wait, is_on_cpu, tell_cpu},
+    },
     segment::{Files, Mapped},
 };
 
@@ -116,3 +120,12 @@ fn a_stream_ends_with_a_bounded_wait() {
     }
 }
 
+#[test]
+fn a_processor_that_is_not_known_is_nobodys() {
+    let address = Address::default();
+    assert!(!is_on_cpu(&address, 0) && !is_on_cpu(&address, 3));
+    tell_cpu(&address, 3);
+    assert!(is_on_cpu(&address, 3) && !is_on_cpu(&address, 4));
+    tell_cpu(&address, 0);
+    assert!(!is_on_cpu(&address, 0) && !is_on_cpu(&address, 3));
+}
