@@ -399,6 +399,9 @@ impl Hub {
                 break false;
             }
             self.park(bell, earlier(deadline, bound));
+            if ready() {
+                break true;
+            }
         };
         Wait::end_all(waits);
         found

@@ -10,7 +10,7 @@ use std::{
 
 use protocol::{ending::Over, ids::EndId};
 use transport::{
-    layout::Record,
+    layout::{Address, Record},
     ring::{
         Memory,
         wait::{self, Sleep},
@@ -60,13 +60,26 @@ impl Wait {
         }
     }
 
-    /// Says on which processor this side waits, and whether it is the other side's too.
-    fn meets_peer(&self, cpu: u32) -> bool {
+    /// Says to the peer by which slot the end is found: who waits for it is not who sleeps.
+    fn tell_slot(&self, slot: u32) {
+        let (own, _) = self.addresses();
+        if own.slot.load(Ordering::Relaxed) != slot {
+            own.slot.store(slot, Ordering::Relaxed);
+        }
+    }
+
+    /// Where this side and the other are found.
+    fn addresses(&self) -> (&Address, &Address) {
         let (producer, consumer) = (self.memory.producer_words(), self.memory.consumer_words());
-        let (own, peer) = match self.side {
+        match self.side {
             Side::Consumer => (&consumer.address, &producer.address),
             Side::Producer => (&producer.address, &consumer.address),
-        };
+        }
+    }
+
+    /// Says on which processor this side waits, and whether it is the other side's too.
+    fn meets_peer(&self, cpu: u32) -> bool {
+        let (own, peer) = self.addresses();
         wait::tell_cpu(own, cpu);
         wait::is_on_cpu(peer, cpu)
     }
@@ -213,20 +226,12 @@ impl Port {
         inner.waits.len() == waits.len() && inner.waits.iter().zip(waits).all(is_same)
     }
 
-    /// Says to the peers by which slot they find this end.
-    pub(crate) fn tell_slot(&self, memory: &Mapped, side: Side) {
-        let address = match side {
-            Side::Consumer => &memory.consumer_words().address,
-            Side::Producer => &memory.producer_words().address,
-        };
-        address.slot.store(self.slot, Ordering::Relaxed);
-    }
-
     /// Remembers who is to be woken, and by what. Gives `true` when the port has to be listed.
     pub(crate) fn register(&self, waker: &Waker, waits: &[Wait]) -> bool {
         let mut inner = self.lock();
         inner.waits.clear();
         inner.waits.extend_from_slice(waits);
+        waits.iter().for_each(|wait| wait.tell_slot(self.slot));
         match &mut inner.waker {
             Some(before) => before.clone_from(waker),
             none => *none = Some(waker.clone()),

@@ -23,7 +23,8 @@
 //!
 //! A **doorbell file** is one page that every peer of a process may write. The doorbell is the word that the process
 //! sleeps on; the bits say for which of its ends it was rung, so that a process with thousands of ends looks at those
-//! only. An end's bit is its slot, which its peer finds in the ring; slot 0 is shared by all ends beyond the others.
+//! only. An end's bit is its slot, which its peer finds in the ring. Slot 0 is none: whoever sleeps for that end looks
+//! by itself. Slot 1 is shared by all ends beyond the others.
 //!
 //! ```text
 //!  doorbell page:  0 doorbell   128 words of bits that are not zero: 4 × 64 bits   256 bits of slots: 256 × 64 bits
@@ -33,7 +34,7 @@
 //! the control messages that the process was sent.
 //!
 //! The **counters file** of a process is written by that process alone; anybody who may open it can read it at any
-//! time. It holds one record for each end in use, at the end's slot; the record of slot 0 is never used.
+//! time. It holds one record for each end in use, at the end's slot; those of slots 0 and 1 are never used.
 //!
 //! ```text
 //!  record:  0 end   16 kind   20 name length   24 frames   32 bytes   40 full   48 sleeps   56 wakes   64 name … 128
@@ -76,7 +77,7 @@ impl<T> std::ops::Deref for Line<T> {
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Address {
-    /// The end's bit in its process's doorbell page.
+    /// The end's bit in its process's doorbell page; zero when it needs none.
     pub slot: AtomicU32,
     /// The processor that the side was last seen to run on, plus one; zero when that is not known.
     pub cpu: AtomicU32,
@@ -145,6 +146,8 @@ pub const EVENT_SLOT_BYTES: usize = 64;
 
 /// Ends of one process that have a bit of their own in its doorbell page, and a record of counters.
 pub const SLOTS: usize = 16_384;
+/// The slot of all ends that have none of their own.
+pub const SLOT_SHARED: u32 = 1;
 /// Where the words of bits that are not zero are marked in the doorbell page.
 pub const SLOT_SUMMARY_OFFSET: usize = 128;
 /// Where the bits are in the doorbell page.

@@ -387,15 +387,22 @@ impl Doorbell {
         unsafe { AtomicU64::from_ptr(self.0.start.as_ptr().add(at).cast()) }
     }
 
-    /// Wakes the process for its end in that slot: whoever looks at the word after this sees that it changed.
+    /// Wakes the process for its end in that slot, or for one without: whoever looks at the word after this sees that
+    /// it changed.
     pub fn ring(&self, slot: u32) {
+        if slot != 0 {
+            self.mark(slot);
+        }
+        self.wake();
+    }
+
+    fn mark(&self, slot: u32) {
         // The slot comes out of memory that the peer writes.
         let slot = slot as usize % SLOTS;
         let (word, bit) = (slot / 64, slot % 64);
         // SYNC: with `take_slots`: the word's own mark comes after the bit, and the doorbell after both.
         self.bits(SLOT_BITS_OFFSET, word).fetch_or(1 << bit, Ordering::AcqRel);
         self.bits(SLOT_SUMMARY_OFFSET, word / 64).fetch_or(1 << (word % 64), Ordering::AcqRel);
-        self.wake();
     }
 
     /// Wakes the process for no end of its own.
@@ -451,7 +458,7 @@ impl Counters {
 
     /// The records that are in use.
     pub fn read(&self) -> impl Iterator<Item = crate::counters::Counted> {
-        (1..SLOTS as u32).filter_map(|slot| self.record(slot).read())
+        (0..SLOTS as u32).filter_map(|slot| self.record(slot).read())
     }
 
     /// The record of the end in that slot.
@@ -538,10 +545,11 @@ mod tests {
             bell.ring(slot);
             assert_ne!(bell.word().load(Ordering::SeqCst), before, "who is about to sleep would not see it");
         }
-        assert_eq!(taken(&bell), slots);
+        // For an end without a slot the process looks by itself.
+        assert_eq!(taken(&bell), slots[1..]);
         assert_eq!(taken(&bell), []);
         (0..SLOTS as u32).for_each(|slot| bell.ring(slot));
-        assert!(taken(&bell).into_iter().eq(0..SLOTS as u32));
+        assert!(taken(&bell).into_iter().eq(1..SLOTS as u32));
     }
 
     #[test]

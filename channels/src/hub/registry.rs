@@ -15,7 +15,7 @@ use std::{
 
 use protocol::{control::FromProcess, ids::EndId};
 use transport::{
-    layout::{Record, SLOTS},
+    layout::{Record, SLOT_SHARED, SLOTS},
     park::FIRST_SLEEP,
     ring::wait::Sleep,
 };
@@ -26,7 +26,7 @@ use crate::port::{Counts, News, Polled, Port, Wait};
 #[derive(Default)]
 pub(super) struct Registry {
     ports: HashMap<EndId, Arc<Port>>,
-    /// The port in each slot; slot 0 is that of all which found no other.
+    /// The port in each slot; none in slot 0 and in the one that is shared.
     slots: Vec<Option<Arc<Port>>>,
     free: BinaryHeap<Reverse<u32>>,
     listed: Vec<Arc<Port>>,
@@ -40,7 +40,7 @@ static UNCOUNTED: LazyLock<Record> = LazyLock::new(Record::default);
 impl Registry {
     fn free_slot(&mut self) -> u32 {
         if self.slots.is_empty() {
-            self.slots.push(None);
+            self.slots.resize(SLOT_SHARED as usize + 1, None);
         }
         match self.free.pop() {
             Some(Reverse(slot)) => slot,
@@ -48,7 +48,7 @@ impl Registry {
                 self.slots.push(None);
                 self.slots.len() as u32 - 1
             }
-            None => 0,
+            None => SLOT_SHARED,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Hub {
             let counts = Counts(self.record(slot, end, kind, type_name));
             let port = Port::new(end, slot, counts);
             registry.ports.insert(end, port.clone());
-            if slot > 0 {
+            if slot != SLOT_SHARED {
                 registry.slots[slot as usize] = Some(port.clone());
             }
             port
@@ -78,7 +78,7 @@ impl Hub {
     pub(crate) fn close(&self, port: &Port) {
         let mut registry = lock(&self.registry);
         registry.ports.remove(&port.end);
-        if port.slot > 0 {
+        if port.slot != SLOT_SHARED {
             port.counts.0.end();
             registry.slots[port.slot as usize] = None;
             registry.free.push(Reverse(port.slot));
@@ -103,7 +103,7 @@ impl Hub {
 
     /// A fresh record of counters.
     fn record(&'static self, slot: u32, end: EndId, kind: u32, type_name: &str) -> &'static Record {
-        if slot == 0 {
+        if slot == SLOT_SHARED {
             return &UNCOUNTED;
         }
         let record = self.parts.counters.record(slot);
@@ -192,10 +192,10 @@ impl Hub {
     pub(super) fn answer_bell(&self) -> bool {
         let mut any = false;
         self.parts.doorbell.take_slots(|slot| match slot {
-            0 => {
+            SLOT_SHARED => {
                 let registry = lock(&self.registry);
-                let has_none = registry.ports.values().filter(|port| port.slot == 0);
-                let ports: Vec<Arc<Port>> = has_none.cloned().collect();
+                let sharing = registry.ports.values().filter(|port| port.slot == SLOT_SHARED);
+                let ports: Vec<Arc<Port>> = sharing.cloned().collect();
                 drop(registry);
                 ports.iter().for_each(|port| any |= self.answer_rung(port));
             }

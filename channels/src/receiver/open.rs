@@ -134,7 +134,6 @@ impl Open {
         for news in self.port.take_news() {
             match news {
                 News::Incoming { sender, memory, doorbell } => {
-                    self.port.tell_slot(&memory, Side::Consumer);
                     let memory = Arc::new(memory);
                     self.waits.push(Wait { memory: memory.clone(), position: 0, side: Side::Consumer });
                     self.inbound.push(Inbound::new(self.hub, sender, memory, doorbell, self.port.counts));

@@ -126,7 +126,6 @@ impl Open {
     /// Begins to write a ring.
     fn take_up(&mut self, memory: Mapped) {
         memory.describe(self.carries.hash, self.carries.name);
-        self.port.tell_slot(&memory, Side::Producer);
         let memory = Arc::new(memory);
         let wait = [Wait { memory: memory.clone(), position: 0, side: Side::Producer }];
         self.ring =

@@ -8,7 +8,7 @@ use protocol::{
 use super::{Corrupt, Memory, Wake, prefetch};
 use crate::{
     layout::MODE_SLEEPY,
-    sync::{AtomicU32, Ordering, spin_loop},
+    sync::{AtomicU32, Ordering, fence, spin_loop},
 };
 
 /// The side of a ring that reads frames.
@@ -264,6 +264,8 @@ impl<M: Memory> Consumer<M> {
             return Wake::No;
         }
         self.woken = waiting;
+        // SYNC: with the store in `wait::begin_room_wait`, which comes after the slot.
+        fence(Ordering::Acquire);
         Wake::Peer(self.memory.producer_words().address.slot.load(Ordering::Relaxed))
     }
 

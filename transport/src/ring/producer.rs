@@ -300,7 +300,8 @@ impl<M: Memory> Producer<M> {
         }
         // SYNC: with the fence in `wait::begin_frame_wait`: either it sees the frame, or this sees its wait.
         fence(Ordering::SeqCst);
-        let mode = words.mode.load(Ordering::Relaxed);
+        // SYNC: with the wait's number in `wait::begin_frame_wait`, which comes after the slot.
+        let mode = words.mode.load(Ordering::Acquire);
         if mode & MODE_SLEEPY == 0 || mode == self.woken {
             return Wake::No;
         }

@@ -41,7 +41,7 @@ pub fn begin_frame_wait(memory: &impl Memory) -> Sleep {
     // Each wait has its own number, so that the producer rings once for each. Exchanged, and not stored, because
     // `Consumer::settle` may run on another thread.
     let next = |mode: u32| Some(mode.wrapping_add(2) | MODE_SLEEPY);
-    let before = mode.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_else(|mode| mode);
+    let before = mode.fetch_update(Ordering::Release, Ordering::Relaxed, next).unwrap_or_else(|mode| mode);
     // SYNC: with the fence in `Producer::wake`.
     fence(Ordering::SeqCst);
     if before & MODE_SLEEPY == 0 { Sleep::Bounded } else { Sleep::Sound }
@@ -55,7 +55,7 @@ pub fn begin_room_wait(memory: &impl Memory, position: u64) -> Sleep {
         return Sleep::Sound;
     }
     // SYNC: with `Consumer::release`, which stores `consumed` before it looks here.
-    waiting.store(position, Ordering::Relaxed);
+    waiting.store(position, Ordering::Release);
     fence(Ordering::SeqCst);
     Sleep::Bounded
 }
