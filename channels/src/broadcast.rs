@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::poll_fn,
+    ops::Range,
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +17,8 @@ pub enum Lag {
     /// The sender waits: the slowest reader bounds them all, and nobody misses anything.
     Wait,
     /// The reader misses the message, and hears how many it has missed
-    /// ([`RecvError::Missed`](crate::RecvError::Missed)) as soon as there is room again. The sender never waits.
+    /// ([`RecvError::Missed`](crate::RecvError::Missed)) as soon as there is room again. The sender never waits. What
+    /// takes more than a reader's ring, and what is sent before a new reader's ring is there, is missed as well.
     Skip,
 }
 
@@ -30,9 +32,8 @@ pub struct Broadcast<T> {
     lag: Lag,
     /// The archive of the value that is being sent, or was sent last.
     archive: AlignedVec<16>,
-    is_sending: bool,
-    /// The readers that have it; those behind them are still to get it.
-    done: usize,
+    /// The readers that are still to get it.
+    rest: Range<usize>,
     large: Option<Large>,
 }
 
@@ -44,14 +45,7 @@ struct Reader<T> {
 impl<T: PlainData> Broadcast<T> {
     /// A broadcast without readers.
     pub fn new(lag: Lag) -> Self {
-        Broadcast {
-            readers: Vec::new(),
-            lag,
-            archive: AlignedVec::new(),
-            is_sending: false,
-            done: 0,
-            large: None,
-        }
+        Broadcast { readers: Vec::new(), lag, archive: AlignedVec::new(), rest: 0..0, large: None }
     }
 
     /// One more reader, with a ring of the default capacity (1 MiB).
@@ -85,8 +79,7 @@ impl<T: PlainData> Broadcast<T> {
     /// Sends a value to all readers, and gives how many have got it.
     ///
     /// # Errors
-    /// [`Reason::Serialise`]; then nobody has got it. With [`Lag::Skip`], [`Reason::TooLarge`] when it takes more than
-    /// the capacity of a reader's ring: that would have to wait.
+    /// [`Reason::Serialise`] and [`Reason::TooLarge`] (more than 1 GiB); then nobody has got it.
     ///
     /// # Cancel safety
     /// A future that is dropped before it completes may have sent the value to some readers. The others get it before
@@ -109,8 +102,7 @@ impl<T: PlainData> Broadcast<T> {
 
     fn begin(&mut self, value: &T) -> Result<(), Reason> {
         data::pack_into(value, &mut self.archive).map_err(Reason::Serialise)?;
-        self.done = 0;
-        self.is_sending = true;
+        self.rest = 0..self.readers.len();
         Ok(())
     }
 
@@ -130,33 +122,39 @@ impl<T: PlainData> Broadcast<T> {
         &mut self,
         mut send: impl FnMut(&mut Reader<T>, &[u8], &mut Option<Large>) -> Poll<Result<(), Reason>>,
     ) -> Poll<Result<usize, Reason>> {
-        let mut reached = self.done;
-        if !self.is_sending {
-            return Poll::Ready(Ok(reached));
-        }
-        while let Some(reader) = self.readers.get_mut(self.done) {
+        let mut reached = self.rest.start;
+        while let Some(reader) = self.readers.get_mut(self.rest.start).filter(|_| !self.rest.is_empty()) {
             let sent = match self.lag {
                 Lag::Wait => ready!(send(reader, &self.archive, &mut self.large)),
                 Lag::Skip => reader.sender.try_send_archived(&self.archive, &mut reader.missed),
             };
             self.large = None;
-            match sent {
-                Ok(()) => reached += 1,
-                Err(Reason::Full) => reader.missed += 1,
-                Err(reason @ Reason::TooLarge { .. }) => {
-                    self.is_sending = false;
+            match (sent, self.lag) {
+                (Ok(()), _) => reached += 1,
+                (Err(Reason::Full | Reason::TooLarge { .. }), Lag::Skip) => reader.missed += 1,
+                (Err(reason @ Reason::TooLarge { .. }), Lag::Wait) => {
+                    self.rest = 0..0;
                     return Poll::Ready(Err(reason));
                 }
                 // It is gone, and so is the need to tell it anything.
-                Err(_) => {
-                    self.readers.swap_remove(self.done);
+                (Err(_), _) => {
+                    self.readers.remove(self.rest.start);
+                    self.rest.end -= 1;
                     continue;
                 }
             }
-            self.done += 1;
+            self.rest.start += 1;
         }
-        self.is_sending = false;
         Poll::Ready(Ok(reached))
+    }
+}
+
+impl<T> Drop for Broadcast<T> {
+    fn drop(&mut self) {
+        // Who has missed the last messages is to hear of it, if there is room.
+        for reader in self.readers.iter_mut().filter(|reader| reader.missed > 0) {
+            reader.sender.tell_missed(reader.missed);
+        }
     }
 }
 

@@ -230,8 +230,10 @@ impl<T: Data> Receiver<T> {
     }
 
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(usize, Frame), RecvError>> {
+        // A sender that goes on and on about one message must not keep the thread.
+        const SEARCHES_MAX: u32 = 16;
         let mut is_registered = false;
-        loop {
+        for _ in 0..SEARCHES_MAX {
             match self.opened()?.find::<T>() {
                 Found::Frame(index, frame) => {
                     self.opened()?.inbound[index].consumer.settle();
@@ -250,6 +252,8 @@ impl<T: Data> Receiver<T> {
                 }
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn block(&mut self, deadline: Option<Instant>) -> Result<Message<'_, T>, RecvError> {
@@ -314,7 +318,9 @@ impl<T: Data> Receiver<T> {
                 Ok(Some((index, frame)))
             }
             Found::End(error) => Err(self.fail(error)),
-            // Several senders are looked at here, one has been by `spin`.
+            Found::Nothing if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                Err(RecvError::TimedOut)
+            }
             Found::Nothing if open.wait(deadline) => Ok(None),
             Found::Nothing => Err(RecvError::TimedOut),
         }

@@ -50,6 +50,15 @@ impl<T> Sender<T> {
         &self.cell
     }
 
+    /// Says that messages were left out, if there is room to say so.
+    pub(crate) fn tell_missed(&mut self, messages: u64) {
+        if let Some(open) = &mut self.open
+            && open.hold_missed(messages).is_ok()
+        {
+            open.flush();
+        }
+    }
+
     /// Gives the sender up: the receiver gets `reason`, after all that was sent.
     pub fn reset(self, reason: impl Into<String>) {
         self.cell.close(Some(reason.into()));

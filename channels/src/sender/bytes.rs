@@ -63,7 +63,9 @@ impl Sender<Bytes> {
             open.check()?;
         }
         let Some(ring) = &mut open.ring else { return Ok(false) };
-        let (bytes, limit) = (payload_bytes(len), payload_bytes_max(ring.producer.memory().capacity()));
+        let limit = payload_bytes_max(ring.producer.memory().capacity());
+        // So many that nothing can be added are over the limit as they are.
+        let bytes = if len > limit { len } else { payload_bytes(len) };
         if bytes > limit {
             return Err(Reason::TooLarge { bytes, limit });
         }
