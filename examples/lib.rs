@@ -11,6 +11,8 @@ mod guide {
     mod spawning {}
     #[doc = include_str!("../docs/channels.md")]
     mod channels {}
+    #[doc = include_str!("../docs/many-ends.md")]
+    mod many_ends {}
     #[doc = include_str!("../docs/errors.md")]
     mod errors {}
     #[doc = include_str!("../docs/what-a-child-sees.md")]

@@ -21,6 +21,24 @@ use crate::{
 /// process ends, is not waited for any more.
 ///
 /// It costs two channels of 4 KiB for each member; a tick takes one message from each and one to each.
+///
+/// ```no_run
+/// # use channels as archean;
+/// use archean::{Barrier, Sender};
+///
+/// async fn lead(cells: Vec<Sender<archean::Member>>) {
+///     let mut barrier = Barrier::new();
+///     for (mut cell, index) in cells.into_iter().zip(0..) {
+///         if cell.send(barrier.join(format!("cell-{index}"))).await.is_err() {
+///             println!("cell-{index} does not take part");
+///         }
+///     }
+///     while !barrier.is_empty() {
+///         let tick = barrier.wait().await;
+///         println!("tick {} begins with {} members", tick.number, tick.members);
+///     }
+/// }
+/// ```
 pub struct Barrier {
     arrivals: Select<u64, Arrival>,
     members: HashMap<u64, State>,
@@ -32,6 +50,16 @@ pub struct Barrier {
 }
 
 /// What became of a tick.
+///
+/// ```no_run
+/// # use channels as archean;
+/// fn tell(tick: &archean::Tick) {
+///     println!("tick {}: {} members", tick.number, tick.members);
+///     for (name, error) in &tick.lost {
+///         println!("{name} was lost: {error}");
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tick {
@@ -52,6 +80,24 @@ pub struct Tick {
 type Report = Tick;
 
 /// Not everybody has arrived in time.
+///
+/// ```no_run
+/// # use channels as archean;
+/// use std::time::Duration;
+///
+/// use archean::{Barrier, Late, Tick};
+///
+/// /// Waits for a second, and then goes on without those that are missing.
+/// async fn tick(barrier: &mut Barrier) -> Tick {
+///     match barrier.wait_timeout(Duration::from_secs(1)).await {
+///         Ok(tick) => tick,
+///         Err(Late { tick, names }) => {
+///             println!("tick {tick} is over without {names:?}");
+///             barrier.release()
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("tick {tick} is late: waiting for {}", .names.join(", "))]
 pub struct Late {
@@ -62,6 +108,19 @@ pub struct Late {
 }
 
 /// One that takes part in the ticks of a [`Barrier`]. It may be moved to another process until it is used.
+///
+/// ```no_run
+/// # use channels as archean;
+/// use archean::{BarrierError, Member};
+///
+/// async fn follow(mut member: Member) -> Result<(), BarrierError> {
+///     while member.wait().await? < 100 {
+///         println!("this is tick {}", member.tick());
+///     }
+///     member.leave();
+///     Ok(())
+/// }
+/// ```
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Member {
     arrivals: Sender<Arrival>,
@@ -71,6 +130,20 @@ pub struct Member {
 }
 
 /// Why a member can't go on.
+///
+/// ```no_run
+/// # use channels as archean;
+/// use archean::{BarrierError, Member, Reason, RecvError};
+///
+/// /// Whether there is one more tick; that the barrier was dropped is the end, and no error.
+/// async fn goes_on(member: &mut Member) -> Result<bool, BarrierError> {
+///     match member.wait().await {
+///         Ok(_tick) => Ok(true),
+///         Err(BarrierError::Gone(RecvError::Closed) | BarrierError::NotTold(Reason::Closed)) => Ok(false),
+///         Err(error) => Err(error),
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BarrierError {
@@ -251,7 +324,9 @@ impl Barrier {
                 Err(error) => self.remove(id, error),
             }
         }
-        Poll::Ready(())
+        // A release that has no ring yet would wait for the next wait; all rings are asked for together.
+        let rings = self.members.values_mut().map(|member| member.releases.poll_ring(context));
+        if rings.filter(Poll::is_pending).count() == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn arrive(&mut self, id: u64, tick: u64) {

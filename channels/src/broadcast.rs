@@ -12,6 +12,24 @@ use rkyv::util::AlignedVec;
 use crate::{PlainData, Reason, Receiver, Sender, channel_with_capacity, data, sender::Large};
 
 /// What happens when a reader of a [`Broadcast`] is too slow, and its ring is full.
+///
+/// ```no_run
+/// # use channels as archean;
+/// use archean::{Receiver, RecvError};
+///
+/// /// Reads what a broadcast with `Lag::Skip` sends, and gives how many messages it has got, and how many not.
+/// async fn read(mut numbers: Receiver<u64>) -> Result<(u64, u64), RecvError> {
+///     let (mut got, mut missed) = (0, 0);
+///     loop {
+///         match numbers.recv().await {
+///             Ok(_number) => got += 1,
+///             Err(RecvError::Missed { messages }) => missed += messages,
+///             Err(RecvError::Closed) => return Ok((got, missed)),
+///             Err(error) => return Err(error),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lag {
     /// The sender waits: the slowest reader bounds them all, and nobody misses anything.
@@ -23,6 +41,23 @@ pub enum Lag {
 }
 
 /// One sender of values that go to many readers.
+///
+/// ```no_run
+/// # use channels as archean;
+/// use archean::{Broadcast, Lag, Reason, Sender};
+///
+/// async fn publish(readers: Vec<Sender<u64>>) -> Result<(), Reason> {
+///     let mut numbers = Broadcast::new(Lag::Wait);
+///     for reader in readers {
+///         numbers.add(reader);
+///     }
+///     for number in 0..100 {
+///         let reached = numbers.send(&number).await?;
+///         println!("{reached} readers have {number}");
+///     }
+///     Ok(())
+/// }
+/// ```
 ///
 /// Each reader is an ordinary [`Receiver`], which may be moved to another process. A value is serialised once, and its
 /// bytes are copied into the ring of each reader. Readers may be added at any time, and get what is sent from then

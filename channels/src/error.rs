@@ -40,10 +40,7 @@ pub enum Reason {
     #[error("the channel was full until the time was over")]
     TimedOut,
     /// The message is larger than the channel.
-    #[error(
-        "a message of {bytes} bytes is over this channel's limit of {limit}; \
-         make the channel with `channel_with_capacity`, or send smaller parts"
-    )]
+    #[error("a message of {bytes} bytes is over the limit of {limit}; {}", remedy(*limit))]
     TooLarge {
         /// What it takes.
         bytes: usize,
@@ -70,6 +67,15 @@ pub enum Reason {
     /// The peer, or the operating system, did what it must not.
     #[error("the channel is broken: {0}")]
     Broken(String),
+}
+
+/// What helps against a message that is too large.
+fn remedy(limit: usize) -> &'static str {
+    if limit < protocol::limits::MESSAGE_BYTES_MAX {
+        "let `send` send it in parts, make the channel with `channel_with_capacity`, or send smaller values"
+    } else {
+        "send smaller values"
+    }
 }
 
 impl From<&Over> for Reason {

@@ -24,6 +24,25 @@ use crate::{
 /// It costs time for those that have something, not for those that are idle, of which there may be thousands. It is
 /// fair: while several have messages, each has its turn, for up to 32 messages at a time. Messages of one receiver
 /// stay in order. Receivers may be put in and taken out between any two messages.
+///
+/// ```no_run
+/// # use channels as archean;
+/// use archean::{Receiver, RecvError, Select};
+///
+/// async fn show(cities: Vec<(String, Receiver<f64>)>) {
+///     let mut temperatures = Select::new();
+///     for (city, receiver) in cities {
+///         temperatures.insert(city, receiver);
+///     }
+///     while let Some((city, temperature)) = temperatures.recv().await {
+///         match temperature {
+///             Ok(degrees) => println!("{city}: {} degrees", *degrees),
+///             Err(RecvError::Closed) => println!("{city} has ended"),
+///             Err(error) => println!("{city}: {error}"),
+///         }
+///     }
+/// }
+/// ```
 pub struct Select<K, T> {
     members: Vec<Option<Member<K, T>>>,
     vacant: Vec<usize>,

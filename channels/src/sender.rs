@@ -218,6 +218,15 @@ impl<T: Data> Sender<T> {
         self.poll(context, &mut |start, room| write(value, start, room), large)
     }
 
+    /// Waits until it has a ring.
+    pub(crate) fn poll_ring(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        self.poll_until(context, &mut |sender| {
+            let open = sender.opened()?;
+            open.check()?;
+            Ok(open.ring.is_some())
+        })
+    }
+
     /// Sends what is archived already.
     pub(crate) fn poll_archived(
         &mut self,

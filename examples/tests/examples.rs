@@ -102,6 +102,22 @@ fn the_quadtree_grows_and_shrinks_and_loses_nobody() {
     assert!(cells.windows(2).any(|pair| pair[0] > pair[1]), "no cell has merged: {cells:?}");
 }
 
+/// The bits that are set after `tick` ticks are the odd ones among the binomial coefficients of `tick`: those in which
+/// the number above and the number below have no binary digit in common.
+#[test]
+fn the_ticks_draw_a_triangle() {
+    let run = Run::example("ticks", NONE);
+    let (lines, others) = run.success();
+    let is_odd = |tick: usize, above: usize| above <= tick && above & (tick - above) == 0;
+    let bit = |tick: usize, place: usize| {
+        let twice = place + tick;
+        if twice >= 32 && twice.is_multiple_of(2) && is_odd(tick, (twice - 32) / 2) { '#' } else { '.' }
+    };
+    let line = |tick: usize| (0..64).map(|place| bit(tick, place)).collect::<String>();
+    assert_eq!(lines, (0..32).map(line).collect::<Vec<_>>());
+    assert_eq!(others, 0);
+}
+
 /// Fills a folder with five files, and gives how often each word is in them.
 fn fill(folder: &Path) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();

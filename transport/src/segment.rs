@@ -108,7 +108,7 @@ impl Map {
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
         if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            return Err(map_error());
         }
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
         Ok(Map { start, bytes })
@@ -131,7 +131,7 @@ impl Map {
             let address = self.start.as_ptr().add(at).cast();
             libc::mmap(address, bytes, protection, flags, file.as_raw_fd(), offset as libc::off_t)
         };
-        if placed == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if placed == libc::MAP_FAILED { Err(map_error()) } else { Ok(()) }
     }
 
     /// A whole file of `bytes` bytes.
@@ -141,6 +141,16 @@ impl Map {
         map.place(0, file, 0, bytes, write)?;
         Ok(map)
     }
+}
+
+/// Why a mapping was not made, and what helps.
+fn map_error() -> io::Error {
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() != Some(libc::ENOMEM) {
+        return error;
+    }
+    let text = "no mapping is left for a ring: close channels, or raise the system's vm.max_map_count";
+    io::Error::new(error.kind(), text)
 }
 
 impl Drop for Map {

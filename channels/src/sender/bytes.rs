@@ -28,6 +28,20 @@ impl Sender<Bytes> {
     /// Reserves `len` bytes in the ring, waiting for room: they are written in place, and sent by
     /// [`Slot::commit`]. What they hold at first is left over from earlier messages of this sender.
     ///
+    /// ```no_run
+    /// # use channels as archean;
+    /// use archean::{Bytes, SendError, Sender};
+    ///
+    /// async fn count(mut numbers: Sender<Bytes>) -> Result<(), SendError<()>> {
+    ///     for number in 0..100_u64 {
+    ///         let mut slot = numbers.reserve(8).await?;
+    ///         slot.copy_from_slice(&number.to_le_bytes());
+    ///         slot.commit(8);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`SendError`]; [`Reason::TooLarge`] when they take more than the channel's capacity. Such bytes can still be
     /// sent by [`send`](Sender::send), in parts.
@@ -101,6 +115,22 @@ const fn payload_bytes(len: usize) -> usize {
 }
 
 /// Bytes in a ring that are not sent yet. Dropping it sends nothing.
+///
+/// ```no_run
+/// # use channels as archean;
+/// use std::io::{self, Read};
+///
+/// use archean::Slot;
+///
+/// /// Fills a slot from a reader, and sends what has come; nothing at its end.
+/// fn fill(mut slot: Slot<'_>, mut from: impl Read) -> io::Result<usize> {
+///     let read = from.read(&mut slot)?;
+///     if read > 0 {
+///         slot.commit(read);
+///     }
+///     Ok(read)
+/// }
+/// ```
 #[must_use = "a slot that is not committed sends nothing"]
 pub struct Slot<'s> {
     claim: Claim<'s, Arc<Mapped>>,
