@@ -146,7 +146,7 @@ async fn members_join_and_leave_between_ticks() -> anyhow::Result<()> {
 async fn late<F: Future + Unpin>(barrier: &mut Barrier, mut arriving: F, names: &[&str]) {
     loop {
         assert!((&mut arriving).now_or_never().is_none(), "the tick is not over");
-        let late = if names.len() % 2 == 0 {
+        let late = if names.len().is_multiple_of(2) {
             barrier.wait_timeout(SHORT).await.unwrap_err()
         } else {
             barrier.wait_timeout_blocking(SHORT).unwrap_err()

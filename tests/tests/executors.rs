@@ -1,6 +1,12 @@
 //! Channels under all kinds of executors, threads, and futures that are given up.
 
-use std::{pin::pin, thread, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Context,
+    thread,
+    time::Duration,
+};
 
 use archean::{Receiver, RecvError, Sender, channel, channel_with_capacity, spawn, time};
 use futures::{
@@ -259,4 +265,267 @@ async fn time_passes_under_any_executor() -> anyhow::Result<()> {
     assert_eq!(interval.tick().await, first + nap);
     assert!(start.elapsed() >= 4 * nap);
     Ok(())
+}
+
+#[archean::test]
+fn smol_moves_ends_between_its_threads() -> anyhow::Result<()> {
+    let executor = smol::Executor::new();
+    let (stop, stopped) = smol::channel::bounded::<()>(1);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| smol::block_on(executor.run(stopped.recv())));
+        }
+        let found = smol::block_on(async {
+            let mut tasks = Vec::new();
+            for capacity in [SMALL, 1 << 20] {
+                // Within the process, to a child, and from one.
+                let (tx, rx) = channel_with_capacity(capacity);
+                tasks.push(executor.spawn(count(tx)));
+                tasks.push(executor.spawn(expect(rx)));
+                let (tx, rx) = channel_with_capacity(capacity);
+                let child = spawn(expect, rx).await?;
+                tasks.push(executor.spawn(async move {
+                    count(tx).await;
+                    child.join().await.unwrap();
+                }));
+                let (tx, rx) = channel_with_capacity(capacity);
+                let child = spawn(count, tx).await?;
+                tasks.push(executor.spawn(async move {
+                    expect(rx).await;
+                    child.join().await.unwrap();
+                }));
+            }
+            for task in tasks {
+                task.await;
+            }
+            anyhow::Ok(())
+        });
+        drop(stop);
+        found
+    })
+}
+
+/// Polls a future each time on another thread.
+async fn hopping<F: Future<Output: Send> + Send>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let waker = context.waker().clone();
+        let future = future.as_mut();
+        let poll = move || future.poll(&mut Context::from_waker(&waker));
+        thread::scope(|scope| scope.spawn(poll).join()).expect("it does not panic")
+    })
+    .await
+}
+
+#[archean::test]
+fn each_poll_may_be_on_another_thread() -> anyhow::Result<()> {
+    async fn both_ways() -> anyhow::Result<()> {
+        let (tx, rx) = channel_with_capacity(SMALL);
+        let child = spawn(count, tx).await?;
+        expect(rx).await;
+        child.join().await?;
+        let (tx, rx) = channel_with_capacity(SMALL);
+        let child = spawn(expect, rx).await?;
+        count(tx).await;
+        child.join().await?;
+        Ok(())
+    }
+    archean::block_on(hopping(both_ways()))?;
+    smol::block_on(hopping(both_ways()))?;
+    block_on(hopping(both_ways()))
+}
+
+/// Polls a future so many times, and does something after each; `None` when it was given up.
+fn polled<F: Future>(polls: u32, future: F, mut between: impl FnMut()) -> Option<F::Output> {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        if let Some(output) = future.as_mut().now_or_never() {
+            return Some(output);
+        }
+        between();
+        thread::yield_now();
+    }
+    None
+}
+
+/// Gives up what is tried after one poll, after two, and so on, until it is done before that.
+fn at_every_poll(mut is_done: impl FnMut(u32) -> bool) {
+    let done = (0..10_000).find(|polls| is_done(*polls));
+    assert!(done.is_some_and(|polls| polls > 0), "{done:?}");
+}
+
+fn large(first: u8) -> Vec<u8> {
+    (0..5 * SMALL).map(|index| first.wrapping_add(index as u8)).collect()
+}
+
+/// Both ends of a channel that carry something already, so that both have their ring.
+fn connected<T: archean::Data + Default>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let (mut tx, mut rx) = channel_with_capacity(capacity);
+    tx.send_blocking(T::default()).unwrap();
+    rx.recv_owned_blocking().unwrap();
+    (tx, rx)
+}
+
+#[archean::test]
+fn a_send_that_is_given_up_at_any_poll_has_sent_nothing() {
+    type Sending<'a> = Pin<Box<dyn Future<Output = bool> + 'a>>;
+    type Send = for<'a> fn(&'a mut Sender<Vec<u8>>, &'a Vec<u8>) -> Sending<'a>;
+    let ways: [Send; 3] = [
+        |tx, value| Box::pin(async { tx.send(value.clone()).await.is_ok() }),
+        |tx, value| Box::pin(async { tx.send_ref(value).await.is_ok() }),
+        |tx, value| Box::pin(async { tx.send_batch([value.clone()]).await.is_ok() }),
+    ];
+    for (way, before) in ways.into_iter().flat_map(|way| [(way, 0), (way, 3)]) {
+        at_every_poll(|polls| {
+            let (mut tx, mut rx) = connected::<Vec<u8>>(SMALL);
+            let mut expected: Vec<Vec<u8>> = (0..before).map(|number| vec![number; 1000]).collect();
+            expected.iter().for_each(|value| tx.send_ref_blocking(value).unwrap());
+            let mut found = Vec::new();
+            let mut take = || found.extend(rx.try_recv().unwrap().map(|message| message.into_owned()));
+            let sent = polled(polls, way(&mut tx, &large(7)), &mut take);
+            assert_ne!(sent, Some(false));
+            expected.extend(sent.map(|_| large(7)));
+            expected.push(vec![9]);
+            while tx.try_send(vec![9]).is_err() {
+                take();
+            }
+            drop(tx);
+            found.extend(std::iter::from_fn(|| rx.recv_owned_blocking().ok()));
+            assert!(found == expected, "after {polls} polls");
+            sent.is_some()
+        });
+    }
+}
+
+#[archean::test]
+fn a_batch_that_is_given_up_at_any_poll_has_sent_its_first() {
+    at_every_poll(|polls| {
+        let (mut tx, mut rx) = connected::<Vec<u8>>(SMALL);
+        let mut found = Vec::new();
+        let mut take = || found.extend(rx.try_recv().unwrap().map(|message| message.into_owned()));
+        let value = |number: u8| if number % 4 == 3 { large(number) } else { vec![number; 500] };
+        let sent = polled(polls, tx.send_batch((0..12).map(value)), &mut take);
+        while tx.try_send(vec![99]).is_err() {
+            take();
+        }
+        drop(tx);
+        found.extend(std::iter::from_fn(|| rx.recv_owned_blocking().ok()));
+        assert_eq!(found.pop(), Some(vec![99]));
+        assert!(found.iter().eq((0..found.len() as u8).map(value).collect::<Vec<_>>().iter()));
+        assert!(sent.is_none() || found.len() == 12);
+        sent.is_some()
+    });
+}
+
+#[archean::test]
+fn what_was_reserved_or_passed_on_is_sent_whole_or_not() {
+    at_every_poll(|polls| {
+        let (mut tx, mut rx) = connected::<archean::Bytes>(SMALL);
+        tx.send_blocking(vec![1; 3000].into()).unwrap();
+        let mut found = Vec::new();
+        let reserved = polled(polls, tx.reserve(3000), || {
+            found.extend(rx.try_recv().unwrap().map(|message| message.into_owned()));
+        });
+        let is_done = reserved.is_some_and(|slot| slot.is_ok_and(|slot| slot.len() == 3000));
+        drop(tx);
+        found.extend(std::iter::from_fn(|| rx.recv_owned_blocking().ok()));
+        assert_eq!(found, [vec![1; 3000]]);
+        is_done
+    });
+    at_every_poll(|polls| {
+        type Item = (Vec<u8>, Option<Sender<u32>>);
+        let (mut tx, mut rx) = connected::<Item>(1 << 20);
+        let (mut through, mut beyond) = connected::<Item>(SMALL);
+        let (reply, mut answer) = channel();
+        tx.send_blocking((large(3), Some(reply))).unwrap();
+        tx.send_blocking((vec![4], None)).unwrap();
+        let mut found = Vec::new();
+        let mut take = || found.extend(beyond.try_recv().unwrap().map(|message| message.into_owned()));
+        let message = rx.recv_blocking().unwrap();
+        let sent = polled(polls, through.forward(message), &mut take).map(|sent| sent.unwrap());
+        // It is gone from where it was, in both cases.
+        assert_eq!(rx.recv_blocking().unwrap().0.as_slice(), [4]);
+        drop(through);
+        found.extend(std::iter::from_fn(|| beyond.recv_owned_blocking().ok()));
+        assert_eq!(found.len(), usize::from(sent.is_some()));
+        for (value, reply) in found {
+            assert!(value == large(3));
+            reply.unwrap().send_blocking(5).unwrap();
+        }
+        let answer = answer.recv_owned_blocking();
+        assert_eq!(answer.is_ok(), sent.is_some(), "{answer:?}");
+        sent.is_some()
+    });
+}
+
+#[archean::test]
+fn a_receive_that_is_given_up_at_any_poll_has_received_nothing() {
+    type Receiving<'a> = Pin<Box<dyn Future<Output = Vec<u8>> + 'a>>;
+    type Receive = for<'a> fn(&'a mut Receiver<Vec<u8>>) -> Receiving<'a>;
+    let ways: [Receive; 3] = [
+        |rx| Box::pin(async { rx.recv().await.unwrap().into_owned() }),
+        |rx| Box::pin(async { rx.recv_owned().await.unwrap() }),
+        |rx| Box::pin(async { rx.recv_where(|value| !value.is_empty()).await.unwrap().into_owned() }),
+    ];
+    for way in ways {
+        at_every_poll(|polls| {
+            let (mut tx, mut rx) = channel_with_capacity(SMALL);
+            // One that is larger than the ring comes in parts, between polls.
+            let mut first = Box::pin(async {
+                tx.send(large(1)).await.unwrap();
+                tx.send(vec![2]).await.unwrap();
+            });
+            let mut is_sent = false;
+            let found = polled(polls, way(&mut rx), || {
+                is_sent = is_sent || first.as_mut().now_or_never().is_some();
+            });
+            assert!(found.as_ref().is_none_or(|found| *found == large(1)));
+            // All the rest comes, once.
+            let rest = block_on(async {
+                let send = async {
+                    if !is_sent {
+                        first.await;
+                    }
+                };
+                let receive = async {
+                    let mut rest = Vec::new();
+                    while rest.last() != Some(&vec![2]) {
+                        rest.push(rx.recv_owned().await.unwrap());
+                    }
+                    rest
+                };
+                futures::join!(send, receive).1
+            });
+            let expected = if found.is_some() { vec![vec![2]] } else { vec![large(1), vec![2]] };
+            assert!(rest == expected, "after {polls} polls");
+            found.is_some()
+        });
+    }
+}
+
+#[archean::test]
+fn a_spawn_that_is_given_up_at_any_poll_ends_what_was_started() {
+    async fn endless(mut tx: Sender<u32>) {
+        let mut number = 0;
+        while tx.send(number).await.is_ok() {
+            number += 1;
+        }
+    }
+    at_every_poll(|polls| {
+        let (tx, mut rx) = channel_with_capacity(SMALL);
+        match polled(polls * polls, spawn(endless, tx).into_future(), || ()) {
+            Some(child) => {
+                assert_eq!(rx.recv_owned_blocking(), Ok(0));
+                drop(rx);
+                child.unwrap().join_blocking().unwrap();
+                true
+            }
+            None => {
+                // What it has sent until its end comes first.
+                let numbers = std::iter::from_fn(|| rx.recv_owned_blocking().ok());
+                numbers.enumerate().for_each(|(index, number)| assert_eq!(number, index as u32));
+                false
+            }
+        }
+    });
 }
