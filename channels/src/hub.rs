@@ -320,43 +320,43 @@ impl Hub {
         self.spin(self.parts.spin, &mut ready) || self.sleep(None, &[], deadline, &mut ready)
     }
 
-    /// Spins for a while, if that is of use, until `found` gives something. It may give up early.
+    /// Spins for a while, if that is of use, until `ready`; `false` when it gave up.
     #[inline]
-    pub(crate) fn spin_port<R>(
+    pub(crate) fn spin_port(
         &self,
         ear: Ear,
         port: &Port,
         waits: &[Wait],
-        mut found: impl FnMut() -> Option<R>,
-    ) -> Option<R> {
+        mut ready: impl FnMut() -> bool,
+    ) -> bool {
         // Without a pause the first answers are seen soonest.
         const EAGER_PROBES: u32 = 256;
         const PROBES: u32 = 64;
         self.before_wait();
         // On the processor of whoever is waited for, spinning would only keep them from it.
         if Wait::all_meet_peers(waits, park::cpu()) {
-            return None;
+            return false;
         }
         for _ in 0..EAGER_PROBES {
-            if let Some(found) = found() {
-                return Some(found);
+            if ready() {
+                return true;
             }
         }
         let mut until = None;
         loop {
             for _ in 0..PROBES {
-                if let Some(found) = found() {
-                    return Some(found);
+                if ready() {
+                    return true;
                 }
                 std::hint::spin_loop();
             }
             // Who has no core of its own looks for a few microseconds at most.
             if self.parts.spin.is_zero() || ear.hears() || port.has_news() {
-                return None;
+                return false;
             }
             let now = Instant::now();
             if now >= *until.get_or_insert(now + self.parts.spin) {
-                return None;
+                return false;
             }
         }
     }
@@ -368,8 +368,8 @@ impl Hub {
 
     /// Spins and then sleeps until a port has what it waits for; `false` when `deadline` came first.
     pub(crate) fn wait_port(&'static self, port: &Port, waits: &[Wait], deadline: Option<Instant>) -> bool {
-        let found = || port.is_ready(waits).then_some(());
-        self.spin_port(self.ear(), port, waits, found).is_some() || self.sleep_port(port, waits, deadline)
+        self.spin_port(self.ear(), port, waits, || port.is_ready(waits))
+            || self.sleep_port(port, waits, deadline)
     }
 
     fn sleep(

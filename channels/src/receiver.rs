@@ -277,8 +277,7 @@ impl<T: Data> Receiver<T> {
             return None;
         }
         waits[0].position = inbound.consumer.position();
-        hub.spin_port(*ear, port, waits, || waits[0].is_over().then_some(()))?;
-        self.quick()
+        if hub.spin_port(*ear, port, waits, || waits[0].is_over()) { self.quick() } else { None }
     }
 
     /// The next message when there is one sender and nothing is in the way. What almost every message takes: no
