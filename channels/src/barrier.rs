@@ -257,7 +257,7 @@ impl Barrier {
     }
 
     /// Begins the next tick now, whoever is missing. Those that are late go straight on into the tick that is under way
-    /// when they arrive.
+    /// when they arrive. A member whose ring is full, or is not there yet, is told with the next call that waits.
     pub fn release(&mut self) -> Tick {
         let late = self.late();
         self.tick += 1;
