@@ -213,6 +213,12 @@ impl Hub {
         }
     }
 
+    /// As [`look`](Self::look); it is no reason to stop spinning.
+    fn hear(&self) -> bool {
+        self.look();
+        false
+    }
+
     #[cold]
     fn pump(&self) {
         // SYNC: the manager sends its words before it moves the event word, so a pump that starts after this load
@@ -317,7 +323,7 @@ impl Hub {
     /// Sleeps until `ready`, which is asked whenever anything has happened; `false` when `deadline` came first.
     pub fn wait_until(&self, deadline: Option<Instant>, mut ready: impl FnMut() -> bool) -> bool {
         self.before_wait();
-        self.spin(self.parts.spin, &mut ready) || self.sleep(None, &[], deadline, &mut ready)
+        spin(self.parts.spin, &mut ready, || self.hear()) || self.sleep(None, &[], deadline, &mut ready)
     }
 
     /// Spins for a while, if that is of use, until `ready`; `false` when it gave up.
@@ -331,7 +337,6 @@ impl Hub {
     ) -> bool {
         // Without a pause the first answers are seen soonest.
         const EAGER_PROBES: u32 = 256;
-        const PROBES: u32 = 64;
         self.before_wait();
         // On the processor of whoever is waited for, spinning would only keep them from it.
         if Wait::all_meet_peers(waits, park::cpu()) {
@@ -342,23 +347,7 @@ impl Hub {
                 return true;
             }
         }
-        let mut until = None;
-        loop {
-            for _ in 0..PROBES {
-                if ready() {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            // Who has no core of its own looks for a few microseconds at most.
-            if self.parts.spin.is_zero() || ear.hears() || port.has_news() {
-                return false;
-            }
-            let now = Instant::now();
-            if now >= *until.get_or_insert(now + self.parts.spin) {
-                return false;
-            }
-        }
+        spin(self.parts.spin, ready, || ear.hears() || port.has_news())
     }
 
     /// Sleeps until a port has what it waits for; `false` when `deadline` came first.
@@ -427,15 +416,16 @@ impl Hub {
 
     /// One turn of the executor or the driver: sleeps until something happened, and wakes whom it concerns.
     /// `awake` says that there is something else to do.
-    fn turn(&self, spin: Duration, awake: &dyn Fn() -> bool) {
+    fn turn(&self, budget: Duration, awake: &dyn Fn() -> bool) {
         self.before_wait();
         if !self.all_listed_meet_peers(park::cpu()) {
             let mut seen = self.bell();
-            self.spin(spin, &mut || {
+            let ready = || {
                 let bell = self.bell();
                 let is_rung = std::mem::replace(&mut seen, bell) != bell;
                 awake() || self.poll_listed() || is_rung && self.answer_bell()
-            });
+            };
+            spin(budget, ready, || self.hear());
         }
         let bell = self.bell();
         self.look();
@@ -450,28 +440,6 @@ impl Hub {
         self.answer_bell();
         self.poll_unnoticed();
         self.timers.fire(Instant::now());
-    }
-
-    /// Spins for a while; `true` when `ready` became true.
-    fn spin(&self, budget: Duration, ready: &mut dyn FnMut() -> bool) -> bool {
-        const PROBES: u32 = 64;
-        let mut until = None;
-        loop {
-            for _ in 0..PROBES {
-                if ready() {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            self.look();
-            if budget.is_zero() {
-                return false;
-            }
-            let now = Instant::now();
-            if now >= *until.get_or_insert(now + budget) {
-                return false;
-            }
-        }
     }
 
     fn bell(&self) -> u32 {
@@ -524,6 +492,29 @@ impl Hub {
     /// Gives a timer up.
     pub fn clear_timer(&self, key: TimerKey) {
         self.timers.clear(key);
+    }
+}
+
+/// Spins until `ready`, for no longer than the budget; without one, for a few microseconds. Asks now and then whether to
+/// give up.
+#[inline]
+fn spin(budget: Duration, mut ready: impl FnMut() -> bool, mut gives_up: impl FnMut() -> bool) -> bool {
+    const PROBES: u32 = 64;
+    let mut until = None;
+    loop {
+        for _ in 0..PROBES {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if gives_up() || budget.is_zero() {
+            return false;
+        }
+        let now = Instant::now();
+        if now >= *until.get_or_insert(now + budget) {
+            return false;
+        }
     }
 }
 
