@@ -5,7 +5,7 @@ use protocol::{
     ids::EndId,
 };
 
-use super::{Corrupt, Memory, Wake, prefetch};
+use super::{Corrupt, Memory, Wake};
 use crate::{
     layout::MODE_SLEEPY,
     sync::{AtomicU32, Ordering, fence, spin_loop},
@@ -35,16 +35,13 @@ const FRAMES_FOR_STREAM: u32 = 64;
 /// Who has found so many frames in a row, and then none, is reading a stream, and has caught up with its sender.
 const RUN_TO_SLIP: u32 = 16;
 
-/// Who reads a stream has the line so far ahead fetched.
-const READ_AHEAD_BYTES: u64 = 512;
-
 /// So many frames are to come together while it leaves its sender alone.
 const RUN_WANTED: u32 = 128;
 
 /// So long it does at least, and at most.
-const SLIP_PAUSES_MIN: u32 = 4;
+const SLIP_PAUSES_MIN: u32 = 16;
 /// See [`SLIP_PAUSES_MIN`].
-const SLIP_PAUSES_MAX: u32 = 64;
+const SLIP_PAUSES_MAX: u32 = 256;
 
 /// The frame in front of a ring, read and checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,9 +249,6 @@ impl<M: Memory> Consumer<M> {
         self.tail += frame.frame_bytes() as u64;
         self.sequence = self.sequence.wrapping_add(1);
         self.run = self.run.wrapping_add(1);
-        if self.run >= RUN_TO_SLIP {
-            prefetch::read(&self.memory, self.tail + READ_AHEAD_BYTES);
-        }
         // SYNC: with the load in `Producer::look`.
         self.memory.consumer_words().consumed.store(self.tail, Ordering::Release);
         // No fence, it would cost every message: a producer that goes to sleep just now, unseen here, looks again

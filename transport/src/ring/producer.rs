@@ -8,7 +8,7 @@ use protocol::{
     limits::FRAME_ENDS_MAX,
 };
 
-use super::{Corrupt, Memory, Wake, prefetch};
+use super::{Corrupt, Memory, Wake};
 use crate::{
     layout::{MODE_SLEEPY, PAGE_BYTES},
     sync::{Ordering, fence, spin_loop},
@@ -61,9 +61,6 @@ const ROOM_PART: usize = 8;
 
 /// So long a consumer that is the slower side is left alone.
 const SLIP_PAUSES: u32 = 16;
-
-/// The line so far ahead is fetched while a frame is written.
-const WRITE_AHEAD_BYTES: u64 = 512;
 
 /// Where large frames start.
 const LARGE_ALIGNMENT: usize = 64;
@@ -272,7 +269,6 @@ impl<M: Memory> Producer<M> {
     #[inline]
     fn advance(&mut self, frame_bytes: usize) {
         self.head += frame_bytes as u64;
-        prefetch::write(&self.memory, self.head + WRITE_AHEAD_BYTES);
         self.sequence = self.sequence.wrapping_add(1);
     }
 
