@@ -696,8 +696,13 @@ impl State {
                 }
                 wiring::Effect::SenderOver { to, receiver, sender, over, last } => {
                     let over = Some(OverWord::from(&over));
-                    let word =
-                        SenderOver { receiver: receiver.to_word(), sender: sender.to_word(), over, last };
+                    let word = SenderOver {
+                        receiver: receiver.to_word(),
+                        sender: sender.to_word(),
+                        over,
+                        last,
+                        lost: false,
+                    };
                     (to, FromManager::SenderOver(word), Files::None)
                 }
                 wiring::Effect::ReceiverOver { to, sender, over } => {

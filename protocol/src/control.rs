@@ -93,7 +93,7 @@ pub enum FromProcess {
 #[derive(Clone, PartialEq, Message)]
 pub struct ToProcess {
     /// The word.
-    #[prost(oneof = "FromManager", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "FromManager", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub word: Option<FromManager>,
 }
 
@@ -129,6 +129,14 @@ pub enum FromManager {
     /// A child has ended.
     #[prost(message, tag = "9")]
     Ended(Ended),
+    /// The receiver of a sender's ring is there, on another machine. With the connected socket and the ring's consumer
+    /// file (writable).
+    #[prost(message, tag = "10")]
+    LinkedSender(LinkedSender),
+    /// A sender on another machine has opened its ring. With the connected socket, and the data file (writable) and the
+    /// consumer file (writable) of a ring for what arrives.
+    #[prost(message, tag = "11")]
+    LinkedReceiver(LinkedReceiver),
 }
 
 /// A number: of a request, a process, a capacity.
@@ -384,6 +392,57 @@ pub struct Paired {
     pub process: u64,
 }
 
+/// How a link's frames travel.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LinkKeys {
+    /// The key of what goes to the receiver, 32 bytes; empty when frames travel as they are.
+    #[prost(bytes = "vec", tag = "1")]
+    pub frames: Vec<u8>,
+    /// The key of what goes to the sender.
+    #[prost(bytes = "vec", tag = "2")]
+    pub credits: Vec<u8>,
+}
+
+/// See [`FromManager::LinkedSender`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LinkedSender {
+    /// The sender that is told.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sender: Vec<u8>,
+    /// The process that holds the receiver.
+    #[prost(uint64, tag = "2")]
+    pub process: u64,
+    /// The sender's ring.
+    #[prost(uint64, tag = "3")]
+    pub ring: u64,
+    /// The ring's capacity in bytes.
+    #[prost(uint64, tag = "4")]
+    pub capacity: u64,
+    /// How frames travel.
+    #[prost(message, optional, tag = "5")]
+    pub keys: Option<LinkKeys>,
+}
+
+/// See [`FromManager::LinkedReceiver`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LinkedReceiver {
+    /// The receiver that it is for.
+    #[prost(bytes = "vec", tag = "1")]
+    pub receiver: Vec<u8>,
+    /// The sender.
+    #[prost(bytes = "vec", tag = "2")]
+    pub sender: Vec<u8>,
+    /// The ring's capacity in bytes, as large as the sender's.
+    #[prost(uint64, tag = "3")]
+    pub capacity: u64,
+    /// The process that holds the sender.
+    #[prost(uint64, tag = "4")]
+    pub process: u64,
+    /// How frames travel.
+    #[prost(message, optional, tag = "5")]
+    pub keys: Option<LinkKeys>,
+}
+
 /// See [`FromManager::SenderOver`].
 #[derive(Clone, PartialEq, Message)]
 pub struct SenderOver {
@@ -399,6 +458,9 @@ pub struct SenderOver {
     /// It was the channel's last.
     #[prost(bool, tag = "4")]
     pub last: bool,
+    /// Its machine, or the way to it, is lost: what it had sent may not have arrived, and is not waited for.
+    #[prost(bool, tag = "5")]
+    pub lost: bool,
 }
 
 /// See [`FromManager::ReceiverOver`].
