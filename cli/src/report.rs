@@ -96,6 +96,7 @@ fn ending(ending: &Ending) -> Value {
         Ending::Signalled { signal, core } => json!({"kind": "signalled", "signal": signal, "core": core}),
         Ending::TimedOut { limit } => json!({"kind": "timed_out", "limit_ns": nanoseconds(*limit)}),
         Ending::Killed { by } => json!({"kind": "killed", "by": by}),
+        Ending::MachineLost { text } => json!({"kind": "machine_lost", "text": text}),
         _ => json!({"kind": "other"}),
     };
     value["text"] = json!(ending.to_string());

@@ -9,6 +9,7 @@ pub mod image;
 pub mod launch;
 pub mod orphans;
 pub mod output;
+pub mod runner;
 mod service;
 mod state;
 mod wiring;

@@ -4,11 +4,16 @@
 //! of its two output pipes, one that waits for its end. They share the [`Service`], which they never hold across an
 //! await.
 
+mod hearing;
+mod home;
+mod linking;
 mod machine;
 mod processes;
 mod watched;
+mod words;
 
 pub use machine::{capacity, prepare};
+pub(crate) use watched::watch;
 
 use std::{
     cell::RefCell,
@@ -17,7 +22,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::{OsStrExt, OsStringExt},
+        unix::ffi::OsStrExt,
     },
     path::PathBuf,
     rc::Rc,
@@ -26,17 +31,19 @@ use std::{
 };
 
 use protocol::{
-    control::{FromManager, Malformed, Ring, ToManager, ToProcess, Variable},
+    agent::{self, FromAgent, FromHome},
+    control::{FromManager, Malformed, Ring, SpawnFailure, ToManager, ToProcess, Variable},
     ending::{Exit, Usage},
-    ids::{EndId, MachineId, ProcessId},
-    limits::{HEARING_HOPS_MAX, PROCESSES_MAX},
+    ids::{EndId, JobId, MachineId, ProcessId},
+    limits::PROCESSES_MAX,
     placement::{FromScheduler, ToScheduler},
     resources::Request,
+    runner::ToDaemon,
 };
 use tokio::{
     sync::{
         Notify,
-        mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender},
+        mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, unbounded_channel},
     },
     task::JoinHandle,
 };
@@ -50,6 +57,8 @@ use crate::{
     launch, orphans,
     state::{self, Effect, Files, State},
 };
+use home::{Deed, Home, Mind, Report, Said};
+use linking::Side;
 use processes::{Live, Rest};
 
 /// What to run.
@@ -170,36 +179,49 @@ pub async fn run_job(
     mut stop: Receiver<Stop>,
 ) -> Result<JobEnd, JobError> {
     // A scheduler that is gone has told so by closing its channel, which is seen below.
-    let _ = to_scheduler.send(ToScheduler::Join { machine: MachineId(0), capacity: capacity() });
-    let service = Service::new(spec, to_scheduler, output)?;
-    Service::run_effects(&service);
+    let _ = to_scheduler.send(ToScheduler::Join { machine: ALONE, capacity: capacity() });
+    // There are no agents: all machines that there are is this one.
+    let (to_agents, _) = unbounded_channel();
+    let service = Service::at_home(JobId(0), ALONE, spec, to_scheduler, to_agents, output)?;
+    Service::do_deeds(&service);
     let over = service.borrow().over.clone();
     loop {
-        let end = service.borrow_mut().state.take_end();
-        if let Some(end) = end {
+        if let Some(end) = Service::take_end(&service) {
             return Service::finish(&service, end).await;
         }
-        tokio::select! {
-            () = over.notified() => {}
-            Some(stop) = stop.recv() => service.borrow_mut().state.stop(stop.text()),
-            word = from_scheduler.recv() => match word {
-                Some(FromScheduler::Place { process, .. }) => service.borrow_mut().state.on_place(process),
-                Some(FromScheduler::Refuse { process, refusal }) => {
-                    service.borrow_mut().state.on_refuse(process, &refusal);
-                }
-                None => service.borrow_mut().state.stop("the loss of the scheduler"),
-            },
+        let event = tokio::select! {
+            () = over.notified() => None,
+            Some(stop) = stop.recv() => Some(Event::Stop(stop.text().to_owned())),
+            word = from_scheduler.recv() => Some(match word {
+                Some(word) => Event::Scheduler(word),
+                None => Event::Stop("the loss of the scheduler".to_owned()),
+            }),
+        };
+        if let Some(event) = event {
+            Service::on_event(&service, event);
         }
-        Service::run_effects(&service);
     }
 }
 
-struct Service {
+/// The machine of a job that has no cluster but this machine.
+const ALONE: MachineId = MachineId(0);
+
+/// What comes to the home of a job from outside.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Scheduler(FromScheduler),
+    Refused { process: ProcessId, failure: SpawnFailure, text: String },
+    Agent(MachineId, FromAgent),
+    MachineLost(MachineId, String),
+    Stop(String),
+}
+
+pub(crate) struct Service {
     /// Processes that were listened to because of another, and have perhaps not been heard out.
     overheard: Vec<ProcessId>,
-    state: State,
+    mind: Mind,
+    machine: MachineId,
     spec: Template,
-    to_scheduler: UnboundedSender<ToScheduler>,
     output: Sender<Output>,
     live: BTreeMap<ProcessId, Live>,
     rings: HashMap<u64, (RingFiles, usize)>,
@@ -208,11 +230,15 @@ struct Service {
     free_slots: Vec<u32>,
     null: OwnedFd,
     tasks: Vec<JoinHandle<()>>,
+    /// Links that are being made.
+    links: HashMap<u64, (agent::Link, Side)>,
+    /// The way to who makes connections, in a cluster.
+    dialer: Option<UnboundedSender<ToDaemon>>,
     /// Something happened that may have ended the job.
     over: Rc<Notify>,
 }
 
-type Shared = Rc<RefCell<Service>>;
+pub(crate) type Shared = Rc<RefCell<Service>>;
 
 /// What all processes of a job have in common.
 struct Template {
@@ -226,23 +252,17 @@ struct Template {
 }
 
 impl Service {
-    fn new(
+    /// The part of a job where its root is, and where all is decided.
+    pub(crate) fn at_home(
+        job: JobId,
+        machine: MachineId,
         spec: JobSpec,
         to_scheduler: UnboundedSender<ToScheduler>,
+        to_agents: UnboundedSender<(MachineId, FromHome)>,
         output: Sender<Output>,
     ) -> Result<Shared, JobError> {
-        let system = |what| move |error| JobError::System { what, error };
-        prepare()?;
-        let slots = PROCESSES_MAX as usize;
-        let events_file = segment::create(c"archean-events", slots * EVENT_SLOT_BYTES)
-            .map_err(system("making the events file"))?;
-        let events = Words::map(events_file.as_fd(), slots, EVENT_SLOT_BYTES, true)
-            .map_err(system("mapping the events file"))?;
-        let events_file = segment::reopen_read_only(events_file.as_fd())
-            .map_err(system("reopening the events file (is /proc mounted?)"))?;
-        let null = std::fs::File::open("/dev/null").map_err(system("opening /dev/null"))?.into();
-
         let name = spec.image.path.file_name().unwrap_or(OsStr::new("root")).to_string_lossy().into_owned();
+        let begin = agent::Begin { image: spec.image.id.0.to_vec(), name: name.clone(), home: machine.0 };
         let root = state::Launch {
             process: state::child_id(ProcessId(0), 0),
             parent: None,
@@ -256,11 +276,41 @@ impl Service {
             time_limit: None,
             rings: Vec::new(),
         };
-        let process_env = spec
-            .process_env
-            .into_iter()
-            .map(|(name, value)| Variable { name: name.into_vec(), value: value.into_vec() });
-        let state = State::new(root, process_env.collect(), spec.wait);
+        let process_env = spec.process_env.iter().map(|(name, value)| Variable {
+            name: name.as_bytes().to_vec(),
+            value: value.as_bytes().to_vec(),
+        });
+        let state = State::new(job, machine, root, process_env.collect(), spec.wait);
+        let home = Home::new(state, machine, begin, to_scheduler, to_agents);
+        Service::new(spec, machine, Mind::Here(Box::new(home)), output)
+    }
+
+    /// The part of a job on a machine that is not its home; `to_home` hears what happens.
+    pub(crate) fn away(
+        spec: JobSpec,
+        machine: MachineId,
+        to_home: UnboundedSender<FromAgent>,
+        output: Sender<Output>,
+    ) -> Result<Shared, JobError> {
+        Service::new(spec, machine, Mind::Elsewhere(to_home), output)
+    }
+
+    fn new(
+        spec: JobSpec,
+        machine: MachineId,
+        mind: Mind,
+        output: Sender<Output>,
+    ) -> Result<Shared, JobError> {
+        let system = |what| move |error| JobError::System { what, error };
+        prepare()?;
+        let slots = PROCESSES_MAX as usize;
+        let events_file = segment::create(c"archean-events", slots * EVENT_SLOT_BYTES)
+            .map_err(system("making the events file"))?;
+        let events = Words::map(events_file.as_fd(), slots, EVENT_SLOT_BYTES, true)
+            .map_err(system("mapping the events file"))?;
+        let events_file = segment::reopen_read_only(events_file.as_fd())
+            .map_err(system("reopening the events file (is /proc mounted?)"))?;
+        let null = std::fs::File::open("/dev/null").map_err(system("opening /dev/null"))?.into();
         let template = Template {
             name: c_string(spec.image.path.as_os_str())?,
             image: spec.image,
@@ -279,9 +329,9 @@ impl Service {
         };
         Ok(Rc::new(RefCell::new(Service {
             overheard: Vec::new(),
-            state,
+            mind,
+            machine,
             spec: template,
-            to_scheduler,
             output,
             live: BTreeMap::new(),
             rings: HashMap::new(),
@@ -290,48 +340,127 @@ impl Service {
             free_slots: (0..PROCESSES_MAX).rev().collect(),
             null,
             tasks: Vec::new(),
+            links: HashMap::new(),
+            dialer: None,
             over: Rc::new(Notify::new()),
         })))
     }
 
-    /// Does what the state wants done, until it wants nothing more.
-    fn run_effects(shared: &Shared) {
+    /// The machines where the job has agents.
+    pub(crate) fn agents(shared: &Shared) -> Vec<MachineId> {
+        match &shared.borrow().mind {
+            Mind::Here(home) => home.agents().collect(),
+            Mind::Elsewhere(_) => Vec::new(),
+        }
+    }
+
+    /// Whoever waits for the end of the job.
+    pub(crate) fn over(&self) -> Rc<Notify> {
+        self.over.clone()
+    }
+
+    /// Kills all that runs here.
+    pub(crate) fn kill_all(shared: &Shared) {
+        let mut service = shared.borrow_mut();
+        for process in service.live.keys().copied().collect::<Vec<_>>() {
+            service.kill(process);
+        }
+    }
+
+    /// Takes in what comes to the home.
+    pub(crate) fn on_event(shared: &Shared, event: Event) {
+        let mut service = shared.borrow_mut();
+        let Mind::Here(home) = &mut service.mind else { return };
+        match event {
+            Event::Scheduler(FromScheduler::Place { task, machine }) => {
+                home.state.on_place(task.process, machine)
+            }
+            Event::Scheduler(FromScheduler::Refuse { task, refusal }) => {
+                home.state.on_refuse(task.process, refusal.failure(), refusal.to_string());
+            }
+            Event::Refused { process, failure, text } => home.state.on_refuse(process, failure, text),
+            Event::Agent(machine, word) => match words::to_report(word) {
+                Ok(Some(report)) => home.on_report(machine, report),
+                Ok(None) => {}
+                Err(Malformed(what)) => {
+                    let why = format!("its manager sent a word without a sensible {what}");
+                    home.on_machine_lost(machine, &why);
+                }
+            },
+            Event::MachineLost(machine, why) => home.on_machine_lost(machine, &why),
+            Event::Stop(by) => home.state.stop(&by),
+        }
+        service.hear_all();
+        drop(service);
+        Service::do_deeds(shared);
+    }
+
+    /// Does what the home wants done here; an agent is told by words.
+    pub(crate) fn on_word(shared: &Shared, word: FromHome) -> Result<(), Malformed> {
+        if let Some(deed) = words::to_deed(word)? {
+            Service::do_deed(shared, deed);
+        }
+        Ok(())
+    }
+
+    /// Does what is to be done here, until there is nothing more.
+    pub(crate) fn do_deeds(shared: &Shared) {
         loop {
-            let effects = shared.borrow_mut().state.take_effects();
-            if effects.is_empty() {
+            let deeds = match &mut shared.borrow_mut().mind {
+                Mind::Here(home) => home.take_deeds(),
+                Mind::Elsewhere(_) => return,
+            };
+            if deeds.is_empty() {
                 break;
             }
-            for effect in effects {
-                Service::run_effect(shared, effect);
+            for deed in deeds {
+                Service::do_deed(shared, deed);
             }
         }
         let service = shared.borrow();
-        if service.state.is_over() {
+        if let Mind::Here(home) = &service.mind
+            && home.state.is_over()
+        {
             service.over.notify_one();
         }
     }
 
-    fn run_effect(shared: &Shared, effect: Effect) {
+    fn do_deed(shared: &Shared, deed: Deed) {
         let mut service = shared.borrow_mut();
-        match effect {
-            Effect::Tell { to, word, files } => {
+        match deed {
+            Deed::Effect(Effect::Schedule(_)) => {}
+            Deed::Effect(Effect::Tell { to, word, files }) => {
                 if let Err(error) = service.tell(to, *word, files) {
-                    service.state.on_violation(to, &format!("a word could not be sent: {error}"));
+                    let what = format!("a word could not be sent: {error}");
+                    service.mind.report(Report::Violation(to, what));
                 }
             }
-            // Without a scheduler the job is ending; see `run_job`.
-            Effect::Schedule(word) => drop(service.to_scheduler.send(word)),
-            Effect::Kill(process) => service.kill(process),
-            Effect::FreeRing(ring) => drop(service.rings.remove(&ring)),
-            Effect::MakeRing { to, ring, capacity, sender } => {
+            Deed::Effect(Effect::Kill(process)) => service.kill(process),
+            Deed::Effect(Effect::FreeRing(ring)) => drop(service.rings.remove(&ring)),
+            Deed::Effect(Effect::MakeRing { to, ring, capacity, sender }) => {
                 if let Err(error) = service.make_ring(to, ring, capacity, sender, true) {
-                    service.state.on_ring_failed(ring, sender, &error.to_string());
+                    service.mind.report(Report::RingFailed(ring, sender, error.to_string()));
                 }
             }
-            Effect::Launch(launch) => {
+            Deed::Effect(Effect::Launch(launch)) => {
                 drop(service);
                 Service::launch(shared, &launch);
             }
+            Deed::Hear(number) => {
+                drop(service);
+                Service::read_all(shared);
+                shared.borrow_mut().mind.report(Report::Heard(number));
+            }
+            Deed::Expect(link) => service.connect(link, Side::Receiver),
+            Deed::Dial(link) => service.connect(link, Side::Sender),
+        }
+    }
+
+    /// How the root ended, or why it was not started, once no process is left.
+    pub(crate) fn take_end(shared: &Shared) -> Option<Result<Exit, String>> {
+        match &mut shared.borrow_mut().mind {
+            Mind::Here(home) => home.state.take_end(),
+            Mind::Elsewhere(_) => None,
         }
     }
 
@@ -397,54 +526,6 @@ impl Service {
         }
     }
 
-    /// Takes in what a process has said.
-    fn read(shared: &Shared, process: ProcessId) -> Rest {
-        let mut service = shared.borrow_mut();
-        let rest = service.listen(process);
-        let mut next = Some(process);
-        while let Some(process) = next {
-            while service.hear(process, HEARING_HOPS_MAX) {}
-            // Those that were listened to on the way may have said more; their sockets don't call again for it.
-            next = service.overheard.pop();
-        }
-        rest
-    }
-
-    /// Reads words of a process, to be taken in.
-    fn listen(&mut self, process: ProcessId) -> Rest {
-        let Some(live) = self.live.get_mut(&process) else { return Rest::None };
-        live.read().unwrap_or_else(|error| {
-            self.state.on_violation(process, &error);
-            Rest::None
-        })
-    }
-
-    /// Takes in the next word of a process, and before it those of others which it follows from; `false` when there
-    /// is none.
-    fn hear(&mut self, process: ProcessId, hops: u32) -> bool {
-        let Some(word) = self.live.get_mut(&process).and_then(|live| live.heard.pop_front()) else {
-            return false;
-        };
-        while hops > 0
-            && let Some(other) = self.state.unheard(process, &word)
-        {
-            if !self.hear(other, hops - 1) {
-                self.listen(other);
-                self.overheard.push(other);
-                if !self.hear(other, hops - 1) {
-                    break;
-                }
-            }
-        }
-        if let Err(Malformed(what)) = self.state.on_word(process, word) {
-            self.state.on_violation(process, &format!("a control message without a sensible {what}"));
-            if let Some(live) = self.live.get_mut(&process) {
-                live.heard.clear();
-            }
-        }
-        true
-    }
-
     /// A process has ended.
     fn on_ended(shared: &Shared, process: ProcessId, stderr_tail: String) {
         // What it had said before its end still counts.
@@ -463,13 +544,25 @@ impl Service {
         };
         let usage = Usage { wall: live.started.elapsed(), user, system, memory_max_bytes };
         service.free_slots.push(live.slot);
-        service.state.on_ended(process, end, usage, stderr_tail);
+        let ended = Said::Ended(Box::new((end, usage, stderr_tail)));
+        service.mind.report(Report::Said(process, ended));
+        service.hear_out(process);
         drop(service);
-        Service::run_effects(shared);
+        Service::do_deeds(shared);
     }
 
     /// The job is over: ends what its processes have left behind, and waits for the last of their output.
-    async fn finish(shared: &Shared, end: Result<Exit, String>) -> Result<JobEnd, JobError> {
+    pub(crate) async fn finish(shared: &Shared, end: Result<Exit, String>) -> Result<JobEnd, JobError> {
+        let left = Service::clear(shared).await?;
+        let processes = match &shared.borrow().mind {
+            Mind::Here(home) => home.state.started(),
+            Mind::Elsewhere(_) => 0,
+        };
+        end.map(|exit| JobEnd { exit, processes, left }).map_err(JobError::Root)
+    }
+
+    /// Ends what processes have left behind, and waits for the last of their output. Gives how many can't be ended.
+    pub(crate) async fn clear(shared: &Shared) -> Result<usize, JobError> {
         let left = orphans::kill_descendants(LAST_OUTPUT)
             .map_err(|error| JobError::System { what: "ending orphans", error })?;
         let deadline = tokio::time::Instant::now() + LAST_OUTPUT;
@@ -480,8 +573,7 @@ impl Service {
                 abort.abort();
             }
         }
-        let processes = shared.borrow().state.started();
-        end.map(|exit| JobEnd { exit, processes, left }).map_err(JobError::Root)
+        Ok(left)
     }
 }
 

@@ -14,12 +14,12 @@ use protocol::{
         OverWord, Paired, ReceiverOver, SenderOver, Spawn, SpawnFailure, Spawned, Variable,
     },
     ending::{Cause, Ending, Exit, Over, Usage},
-    ids::{EndId, ProcessId},
+    ids::{EndId, JobId, MachineId, ProcessId},
     limits::{
         ARGUMENT_BYTES_MAX, ENDS_MAX, ENV_BYTES_MAX, ENV_VARIABLES_MAX, NAME_BYTES_MAX, RING_BYTES_DEFAULT,
         SPARE_RINGS, TEXT_BYTES_MAX, UNUSED_RINGS_MAX,
     },
-    placement::{Refusal, ToScheduler},
+    placement::{Locality, Task, ToScheduler},
     resources::{Cores, Memory, Request},
 };
 
@@ -88,6 +88,10 @@ pub(crate) struct NewRing {
 struct Process {
     parent: Option<ProcessId>,
     name: String,
+    /// Where it is, once it is placed.
+    machine: Option<MachineId>,
+    /// It runs.
+    launched: bool,
     /// The parent's name for the spawn.
     request: u64,
     /// What to start, until it is started.
@@ -95,8 +99,8 @@ struct Process {
     detached: bool,
     /// It is being killed, and this is how it will have ended.
     killing: Option<Ending>,
-    /// It did not keep to the rules; however it ended then, this is why.
-    violation: Option<Ending>,
+    /// It did not keep to the rules, or is lost with its machine: however it ended then, this is why.
+    verdict: Option<Ending>,
     last_words: Option<Ending>,
     finished: Option<Finished>,
     /// The first death that this process heard of.
@@ -125,6 +129,7 @@ pub(crate) struct State {
     /// Those of them that are meant for one sender.
     meant: BTreeMap<EndId, u64>,
     rings: u64,
+    job: JobId,
     root: ProcessId,
     root_exit: Option<Exit>,
     root_refused: Option<String>,
@@ -148,7 +153,13 @@ pub(crate) fn child_id(parent: ProcessId, index: u64) -> ProcessId {
 impl State {
     /// A job whose root asks for `request`. With `wait`, it lasts until its last process has ended, and not only
     /// until its root has.
-    pub(crate) fn new(root: Launch, process_env: Vec<Variable>, wait: bool) -> State {
+    pub(crate) fn new(
+        job: JobId,
+        home: MachineId,
+        root: Launch,
+        process_env: Vec<Variable>,
+        wait: bool,
+    ) -> State {
         let id = root.process;
         let mut state = State {
             processes: BTreeMap::new(),
@@ -156,6 +167,7 @@ impl State {
             unused: BTreeMap::new(),
             meant: BTreeMap::new(),
             rings: 0,
+            job,
             root: id,
             root_exit: None,
             root_refused: None,
@@ -165,7 +177,8 @@ impl State {
             process_env,
             effects: Vec::new(),
         };
-        state.want(root, 0, None);
+        let here = Locality { on: Some(home), ..Locality::default() };
+        state.want(root, 0, here, None);
         state
     }
 
@@ -195,15 +208,17 @@ impl State {
         self.started
     }
 
-    fn want(&mut self, launch: Launch, request: u64, deadline: Option<Duration>) {
+    fn want(&mut self, launch: Launch, request: u64, locality: Locality, deadline: Option<Duration>) {
         let process = launch.process;
         let record = Process {
             parent: launch.parent,
             name: launch.name.clone(),
+            machine: None,
+            launched: false,
             request,
             detached: false,
             killing: None,
-            violation: None,
+            verdict: None,
             last_words: None,
             finished: None,
             bereaved: None,
@@ -211,7 +226,8 @@ impl State {
             unused_rings: 0,
             waiting: None,
         };
-        let want = ToScheduler::Want { process, request: launch.request, deadline };
+        let want =
+            ToScheduler::Want { task: self.task(process), request: launch.request, locality, deadline };
         self.processes.insert(process, Process { waiting: Some(Box::new(launch)), ..record });
         self.effects.push(Effect::Schedule(want));
     }
@@ -311,7 +327,7 @@ impl State {
     pub(crate) fn on_violation(&mut self, process: ProcessId, what: &str) {
         let ending = Ending::Killed { by: format!("the manager: {what}") };
         self.record(process, |record| {
-            record.violation.get_or_insert_with(|| ending.clone());
+            record.verdict.get_or_insert_with(|| ending.clone());
         });
         self.kill(process, ending);
     }
@@ -334,6 +350,10 @@ impl State {
         if self.processes.contains_key(&process) {
             return refuse(self, SpawnFailure::Invalid, format!("a process {process} exists already"));
         }
+        let locality = match self.locality(parent, &spawn) {
+            Ok(locality) => locality,
+            Err(text) => return refuse(self, SpawnFailure::Invalid, text),
+        };
         let (mut effects, package) = (Vec::new(), Package::Arguments(process));
         ends.iter().for_each(|end| self.forget_sender(parent, *end));
         let packed = self.wiring.pack(parent, &ends, package, &mut effects);
@@ -361,8 +381,32 @@ impl State {
             time_limit: spawn.time_limit_ns.map(Duration::from_nanos),
             rings: Vec::new(),
         };
-        self.want(launch, request, spawn.deadline_ns.map(Duration::from_nanos));
+        self.want(launch, request, locality, spawn.deadline_ns.map(Duration::from_nanos));
         Ok(())
+    }
+
+    /// Where a process may be.
+    fn locality(&self, parent: ProcessId, spawn: &Spawn) -> Result<Locality, String> {
+        let machine_of = |process: u64| {
+            let process = ProcessId(process);
+            let unknown =
+                || format!("process {process} has no machine: it has not started yet, or has ended");
+            self.machine_of(process).ok_or_else(unknown)
+        };
+        Ok(Locality {
+            on: spawn.near.map(machine_of).transpose()?,
+            not: spawn.apart_from.map(machine_of).transpose()?,
+            prefer: self.machine_of(parent),
+        })
+    }
+
+    /// Where a process is, if it is placed.
+    pub(crate) fn machine_of(&self, process: ProcessId) -> Option<MachineId> {
+        self.processes.get(&process)?.machine
+    }
+
+    const fn task(&self, process: ProcessId) -> Task {
+        Task { job: self.job, process }
     }
 
     fn on_cancel(&mut self, parent: ProcessId, request: u64) {
@@ -468,13 +512,12 @@ impl State {
 
     // ---- what the scheduler says
 
-    /// A process was placed here.
-    pub(crate) fn on_place(&mut self, process: ProcessId) {
-        let Some(mut launch) = self.processes.get_mut(&process).and_then(|record| record.waiting.take())
-        else {
-            // It was withdrawn meanwhile, and its reservation with it.
-            return;
-        };
+    /// A process was placed.
+    pub(crate) fn on_place(&mut self, process: ProcessId, machine: MachineId) {
+        let Some(record) = self.processes.get_mut(&process) else { return };
+        // Without, it was withdrawn meanwhile, and its reservation with it.
+        let Some(mut launch) = record.waiting.take() else { return };
+        record.machine = Some(machine);
         // Rings for the senders in the arguments, then spares for whatever comes.
         for (sender, capacity) in
             self.wiring.senders_in(Package::Arguments(process)).into_iter().take(SPARE_RINGS)
@@ -490,13 +533,8 @@ impl State {
     }
 
     /// A process will not be placed.
-    pub(crate) fn on_refuse(&mut self, process: ProcessId, refusal: &Refusal) {
-        let failure = match refusal {
-            Refusal::NeverFits { .. } => SpawnFailure::NeverFits,
-            Refusal::Deadline { .. } => SpawnFailure::Deadline,
-            Refusal::Duplicate => SpawnFailure::Invalid,
-        };
-        self.not_spawned(process, failure, refusal.to_string());
+    pub(crate) fn on_refuse(&mut self, process: ProcessId, failure: SpawnFailure, text: String) {
+        self.not_spawned(process, failure, text);
     }
 
     /// A process runs.
@@ -510,7 +548,8 @@ impl State {
             }
         }
         self.run_wiring(effects);
-        let Some(record) = self.processes.get(&process) else { return };
+        let Some(record) = self.processes.get_mut(&process) else { return };
+        record.launched = true;
         if let Some(parent) = record.parent {
             let word = Spawned { request: record.request, process: process.0 };
             self.tell(parent, FromManager::Spawned(word));
@@ -522,7 +561,7 @@ impl State {
 
     /// A process could not be started.
     pub(crate) fn on_launch_failed(&mut self, process: ProcessId, text: String) {
-        self.effects.push(Effect::Schedule(ToScheduler::Ended { process }));
+        self.effects.push(Effect::Schedule(ToScheduler::Ended { task: self.task(process) }));
         self.not_spawned(process, SpawnFailure::Launch, text);
     }
 
@@ -543,7 +582,7 @@ impl State {
     /// Gives a process up that has not been started.
     fn withdraw(&mut self, process: ProcessId) {
         self.processes.remove(&process);
-        self.effects.push(Effect::Schedule(ToScheduler::Withdraw { process }));
+        self.effects.push(Effect::Schedule(ToScheduler::Withdraw { task: self.task(process) }));
         self.lose(Package::Arguments(process), "the spawn was given up");
     }
 
@@ -561,6 +600,22 @@ impl State {
         self.kill(process, Ending::TimedOut { limit });
     }
 
+    /// A machine is lost, and with it all that ran there.
+    pub(crate) fn on_machine_lost(&mut self, machine: MachineId, why: &str) {
+        let there = |(_, record): &(&ProcessId, &Process)| record.machine == Some(machine);
+        let lost = self.processes.iter().filter(there).map(|(id, record)| (*id, record.launched));
+        for (process, is_launched) in lost.collect::<Vec<_>>() {
+            let text = format!("machine {machine}: {why}");
+            if !is_launched {
+                self.on_launch_failed(process, text);
+                continue;
+            }
+            self.record(process, |record| record.verdict = Some(Ending::MachineLost { text }));
+            let end = End::Signalled { signal: libc::SIGKILL, core: false };
+            self.on_ended(process, end, Usage::default(), String::new());
+        }
+    }
+
     /// The job has to end.
     pub(crate) fn stop(&mut self, by: &str) {
         if self.stopping.is_some() {
@@ -570,7 +625,7 @@ impl State {
         for process in self.processes.keys().copied().collect::<Vec<_>>() {
             if self.processes[&process].waiting.is_some() {
                 let text = format!("the job is ending: {by}");
-                self.effects.push(Effect::Schedule(ToScheduler::Withdraw { process }));
+                self.effects.push(Effect::Schedule(ToScheduler::Withdraw { task: self.task(process) }));
                 self.not_spawned(process, SpawnFailure::Stopping, text);
             } else {
                 self.kill(process, Ending::Killed { by: by.to_owned() });
@@ -588,7 +643,7 @@ impl State {
     /// A process has ended, and all that it had said was taken in.
     pub(crate) fn on_ended(&mut self, process: ProcessId, status: End, usage: Usage, stderr_tail: String) {
         let Some(record) = self.processes.remove(&process) else { return };
-        self.effects.push(Effect::Schedule(ToScheduler::Ended { process }));
+        self.effects.push(Effect::Schedule(ToScheduler::Ended { task: self.task(process) }));
         self.free_unused(process);
         let (ending, result, ends) = ending_of(&record, status);
         let cause = if ending.is_success() { None } else { record.bereaved };
@@ -695,13 +750,13 @@ impl State {
                     (to, FromManager::Incoming(word), Files::Ring { ring, producer: sender_in })
                 }
                 wiring::Effect::SenderOver { to, receiver, sender, over, last } => {
-                    let over = Some(OverWord::from(&over));
+                    let lost = matches!(&over, Over::Died(cause) if cause.ending.is_lost());
                     let word = SenderOver {
                         receiver: receiver.to_word(),
                         sender: sender.to_word(),
-                        over,
+                        over: Some(OverWord::from(&over)),
                         last,
-                        lost: false,
+                        lost,
                     };
                     (to, FromManager::SenderOver(word), Files::None)
                 }
@@ -718,8 +773,8 @@ impl State {
 /// How a process ended, and its result if it returned.
 fn ending_of(record: &Process, status: End) -> (Ending, Vec<u8>, Vec<u8>) {
     let nothing = |ending| (ending, Vec::new(), Vec::new());
-    if let Some(violation) = &record.violation {
-        return nothing(violation.clone());
+    if let Some(verdict) = &record.verdict {
+        return nothing(verdict.clone());
     }
     if let (End::Signalled { signal: libc::SIGKILL, .. }, Some(killing)) = (status, &record.killing) {
         return nothing(killing.clone());

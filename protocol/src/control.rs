@@ -194,6 +194,12 @@ pub struct Spawn {
     /// What its program is called with, the program's own name left out; for a test harness.
     #[prost(string, repeated, tag = "12")]
     pub harness: Vec<String>,
+    /// A process on whose machine it has to be.
+    #[prost(uint64, optional, tag = "13")]
+    pub near: Option<u64>,
+    /// A process on whose machine it must not be.
+    #[prost(uint64, optional, tag = "14")]
+    pub apart_from: Option<u64>,
 }
 
 /// A variable of the environment. Its parts need not be text.
@@ -339,6 +345,9 @@ pub struct Welcome {
     /// See [`event_slot`](Self::event_slot).
     #[prost(uint32, tag = "9")]
     pub event_slots: u32,
+    /// The machine that it is on.
+    #[prost(uint32, tag = "12")]
+    pub machine: u32,
     /// What the slot's word is before the process was sent anything else than this.
     #[prost(uint32, tag = "10")]
     pub event_count: u32,
@@ -614,6 +623,8 @@ pub enum EndingKind {
     TimedOut = 6,
     /// Killed.
     Killed = 7,
+    /// Lost with its machine.
+    MachineLost = 8,
 }
 
 /// [`ending::Over`](crate::ending::Over) as a word.

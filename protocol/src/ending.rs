@@ -44,12 +44,22 @@ pub enum Ending {
         /// Who did it, in words.
         by: String,
     },
+    /// The machine that it ran on is lost, or the way to it.
+    MachineLost {
+        /// Which machine, and how that came, in words.
+        text: String,
+    },
 }
 
 impl Ending {
     /// `true` for a process that did what it was started for.
     pub const fn is_success(&self) -> bool {
         matches!(self, Ending::Returned | Ending::Exited { code: 0 })
+    }
+
+    /// `true` for a process that was lost with its machine: what it had sent may not have arrived.
+    pub const fn is_lost(&self) -> bool {
+        matches!(self, Ending::MachineLost { .. })
     }
 
     /// The exit code by which a shell would know this ending: the process's own, 101 for a panic, 124 for a time
@@ -62,7 +72,7 @@ impl Ending {
             Ending::Panicked { .. } => 101,
             Ending::Signalled { signal, .. } => 128u8.wrapping_add(*signal as u8),
             Ending::TimedOut { .. } => 124,
-            Ending::Killed { .. } => 137,
+            Ending::Killed { .. } | Ending::MachineLost { .. } => 137,
         }
     }
 }
@@ -83,6 +93,7 @@ impl fmt::Display for Ending {
             }
             Ending::TimedOut { limit } => write!(f, "ran longer than its time limit of {limit:?}"),
             Ending::Killed { by } => write!(f, "was killed by {by}"),
+            Ending::MachineLost { text } => write!(f, "was lost with its machine: {text}"),
         }
     }
 }

@@ -10,8 +10,11 @@
 //! * [`control`]: what a process and its manager tell each other.
 //! * [`ending`]: how a process ended, as data.
 //! * [`placement`]: what a manager and the scheduler tell each other.
+//! * [`agent`]: what the parts of a job on different machines tell each other.
+//! * [`runner`]: what a manager and the processes that hold its jobs tell each other.
 //! * [`note`]: the mark of a program that is built with the SDK.
 
+pub mod agent;
 pub mod control;
 pub mod ending;
 pub mod frame;
@@ -20,3 +23,4 @@ pub mod limits;
 pub mod note;
 pub mod placement;
 pub mod resources;
+pub mod runner;

@@ -3,7 +3,8 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    ids::{MachineId, ProcessId},
+    control::SpawnFailure,
+    ids::{JobId, MachineId, ProcessId},
     resources::{Cores, Memory, Request},
 };
 
@@ -18,6 +19,33 @@ pub struct Capacity {
     pub processes: u32,
 }
 
+/// A process of a job.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Task {
+    /// The job.
+    pub job: JobId,
+    /// The process.
+    pub process: ProcessId,
+}
+
+/// Which machines will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Locality {
+    /// This one and no other.
+    pub on: Option<MachineId>,
+    /// Any but this one.
+    pub not: Option<MachineId>,
+    /// This one, if it has room.
+    pub prefer: Option<MachineId>,
+}
+
+impl Locality {
+    /// Whether that machine will do.
+    pub fn allows(&self, machine: MachineId) -> bool {
+        self.on.is_none_or(|on| on == machine) && self.not != Some(machine)
+    }
+}
+
 /// From a manager to the scheduler.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ToScheduler {
@@ -28,24 +56,40 @@ pub enum ToScheduler {
         /// What it has.
         capacity: Capacity,
     },
+    /// A machine is gone, and all that ran there.
+    Leave {
+        /// Which.
+        machine: MachineId,
+    },
+    /// A process runs there already: said by who joins again.
+    Runs {
+        /// Which.
+        task: Task,
+        /// Where.
+        machine: MachineId,
+        /// What it has reserved.
+        request: Request,
+    },
     /// A process is to be placed.
     Want {
         /// Which.
-        process: ProcessId,
+        task: Task,
         /// What it asks for.
         request: Request,
+        /// Where it may be.
+        locality: Locality,
         /// How long it may wait; for ever when absent.
         deadline: Option<Duration>,
     },
     /// A process that waits, or that was placed and did not start, is not wanted any more.
     Withdraw {
         /// Which.
-        process: ProcessId,
+        task: Task,
     },
     /// A process that was placed has ended.
     Ended {
         /// Which.
-        process: ProcessId,
+        task: Task,
     },
 }
 
@@ -55,14 +99,14 @@ pub enum FromScheduler {
     /// Start it there; its resources are reserved.
     Place {
         /// Which.
-        process: ProcessId,
+        task: Task,
         /// Where.
         machine: MachineId,
     },
     /// It will not be placed.
     Refuse {
         /// Which.
-        process: ProcessId,
+        task: Task,
         /// Why.
         refusal: Refusal,
     },
@@ -94,7 +138,7 @@ pub enum Shortage {
         /// All that the machine that comes nearest may hold.
         total: u32,
     },
-    /// There is no machine at all.
+    /// There is no machine that may hold it.
     Machines,
 }
 
@@ -135,6 +179,17 @@ pub enum Refusal {
     /// A process of that id is known already.
     #[error("a process of this id exists already")]
     Duplicate,
+}
+
+impl Refusal {
+    /// The kind of failure that a spawn has by it.
+    pub const fn failure(&self) -> SpawnFailure {
+        match self {
+            Refusal::NeverFits { .. } => SpawnFailure::NeverFits,
+            Refusal::Deadline { .. } => SpawnFailure::Deadline,
+            Refusal::Duplicate => SpawnFailure::Invalid,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::{
     ids::MachineId,
-    placement::{Capacity, Shortage},
+    placement::{Capacity, Locality, Shortage},
     resources::{Cores, Memory, Request},
 };
 
@@ -27,41 +27,60 @@ impl Machines {
         self.0.len()
     }
 
-    /// The machine with room for `request` that has the fewest free cores; of equals the first.
-    pub(crate) fn best_fit(&self, request: &Request) -> Option<MachineId> {
+    /// Takes a machine out.
+    pub(crate) fn leave(&mut self, id: MachineId) {
+        self.0.remove(&id);
+    }
+
+    /// The machine with room for `request` that is preferred, or else has the fewest free cores; of equals the first.
+    pub(crate) fn best_fit(&self, request: &Request, locality: &Locality) -> Option<MachineId> {
         let claim = claim(request);
-        let rooms = self.0.iter().map(|(id, machine)| (*id, machine.free()));
-        rooms.filter(|(_, free)| covers(free, &claim)).min_by_key(|(_, free)| free.cores).map(|(id, _)| id)
+        let rooms = self.allowed(locality).map(|(id, machine)| (id, machine.free()));
+        let fits = rooms.filter(|(_, free)| covers(free, &claim));
+        fits.min_by_key(|(id, free)| (locality.prefer != Some(*id), free.cores)).map(|(id, _)| id)
+    }
+
+    fn allowed<'a>(&'a self, locality: &'a Locality) -> impl Iterator<Item = (MachineId, &'a Machine)> {
+        self.0.iter().map(|(id, machine)| (*id, machine)).filter(|(id, _)| locality.allows(*id))
+    }
+
+    /// Reserves what runs there already, whether there is room or not; `false` when there is no such machine.
+    pub(crate) fn take_anyway(&mut self, id: MachineId, request: &Request) -> bool {
+        let Some(machine) = self.0.get_mut(&id) else { return false };
+        machine.taken = each(&machine.taken, &claim(request), u64::saturating_add);
+        true
     }
 
     /// Reserves `request` on a machine that [`Machines::best_fit`] has chosen for it.
     pub(crate) fn take(&mut self, id: MachineId, request: &Request) {
-        let machine = self.0.get_mut(&id).expect("a machine never leaves");
+        let machine = self.0.get_mut(&id).expect("it was just chosen");
         assert!(covers(&machine.free(), &claim(request)), "{id:?} has no room for {request:?}");
         machine.taken = each(&machine.taken, &claim(request), u64::saturating_add);
     }
 
     /// Ends a reservation.
     pub(crate) fn give_back(&mut self, id: MachineId, request: &Request) {
-        let machine = self.0.get_mut(&id).expect("a machine never leaves");
+        let Some(machine) = self.0.get_mut(&id) else { return };
         assert!(covers(&machine.taken, &claim(request)), "{request:?} was never taken from {id:?}");
         machine.taken = each(&machine.taken, &claim(request), u64::saturating_sub);
     }
 
     /// Why `request` could not be held by any machine, even an empty one. `None` if one could hold it, and while
     /// there is none, since nothing is known then.
-    pub(crate) fn never_fits(&self, request: &Request) -> Option<Shortage> {
-        nearest_miss(self.0.values().map(|machine| machine.shortfall(request, &machine.total)))
+    pub(crate) fn never_fits(&self, request: &Request, locality: &Locality) -> Option<Shortage> {
+        nearest_miss(self.allowed(locality).map(|(_, machine)| machine.shortfall(request, &machine.total)))
     }
 
     /// What is short for `request` now, on the machine that comes nearest of those that could ever hold it. `None`
     /// if nothing is.
-    pub(crate) fn shortage(&self, request: &Request) -> Option<Shortage> {
-        if self.0.is_empty() {
+    pub(crate) fn shortage(&self, request: &Request, locality: &Locality) -> Option<Shortage> {
+        let allowed: Vec<&Machine> = self.allowed(locality).map(|(_, machine)| machine).collect();
+        let possible = || allowed.iter().filter(|machine| covers(&machine.total, &claim(request)));
+        if possible().next().is_none() {
+            // The machine that could hold it has left; another one may come.
             return Some(Shortage::Machines);
         }
-        let possible = self.0.values().filter(|machine| covers(&machine.total, &claim(request)));
-        nearest_miss(possible.map(|machine| machine.shortfall(request, &machine.free())))
+        nearest_miss(possible().map(|machine| machine.shortfall(request, &machine.free())))
     }
 
     /// What all machines have together, and what of it is free. For people to read: stops at the largest number.
@@ -134,6 +153,8 @@ fn nearest_miss(shortfalls: impl Iterator<Item = Option<(u128, Shortage)>>) -> O
 mod tests {
     use super::*;
 
+    const ANY: &Locality = &crate::state::ANY;
+
     fn capacity(cores: u32, gib: u64, processes: u32) -> Capacity {
         Capacity { cores: Cores::whole(cores), memory: Memory(gib << 30), processes }
     }
@@ -148,31 +169,31 @@ mod tests {
         machines.join(MachineId(3), capacity(2, 8, 9));
         machines.join(MachineId(1), capacity(8, 8, 9));
         machines.join(MachineId(2), capacity(2, 8, 9));
-        assert_eq!(machines.best_fit(&request(1, 1)), Some(MachineId(2)));
-        assert_eq!(machines.best_fit(&request(3, 1)), Some(MachineId(1)));
+        assert_eq!(machines.best_fit(&request(1, 1), ANY), Some(MachineId(2)));
+        assert_eq!(machines.best_fit(&request(3, 1), ANY), Some(MachineId(1)));
         machines.take(MachineId(3), &request(1, 1));
-        assert_eq!(machines.best_fit(&request(1, 1)), Some(MachineId(3)));
-        assert_eq!(machines.best_fit(&request(1, 9)), None);
+        assert_eq!(machines.best_fit(&request(1, 1), ANY), Some(MachineId(3)));
+        assert_eq!(machines.best_fit(&request(1, 9), ANY), None);
     }
 
     #[test]
     fn the_nearest_miss_is_named() {
         let mut machines = Machines::default();
-        assert_eq!(machines.never_fits(&request(9, 1)), None);
-        assert_eq!(machines.shortage(&request(9, 1)), Some(Shortage::Machines));
+        assert_eq!(machines.never_fits(&request(9, 1), ANY), None);
+        assert_eq!(machines.shortage(&request(9, 1), ANY), Some(Shortage::Machines));
         machines.join(MachineId(1), capacity(2, 64, 9));
         machines.join(MachineId(2), capacity(16, 8, 9));
         let wanted = request(8, 10);
         let (free, total) = (Memory(8 << 30), Memory(8 << 30));
         let short = Shortage::Memory { wanted: wanted.memory, free, total };
-        assert_eq!(machines.never_fits(&wanted), Some(short));
+        assert_eq!(machines.never_fits(&wanted, ANY), Some(short));
 
         machines.take(MachineId(2), &request(10, 0));
         let (free, total) = (Cores::whole(6), Cores::whole(16));
         let short = Shortage::Cores { wanted: Cores::whole(8), free, total };
-        assert_eq!(machines.never_fits(&request(8, 1)), None);
-        assert_eq!(machines.shortage(&request(8, 1)), Some(short));
-        assert_eq!(machines.shortage(&request(6, 1)), None);
+        assert_eq!(machines.never_fits(&request(8, 1), ANY), None);
+        assert_eq!(machines.shortage(&request(8, 1), ANY), Some(short));
+        assert_eq!(machines.shortage(&request(6, 1), ANY), None);
     }
 
     #[test]
@@ -180,8 +201,8 @@ mod tests {
         let mut machines = Machines::default();
         machines.join(MachineId(1), capacity(2, 8, 1));
         machines.take(MachineId(1), &request(0, 0));
-        assert_eq!(machines.best_fit(&request(0, 0)), None);
-        assert_eq!(machines.shortage(&request(0, 0)), Some(Shortage::Processes { total: 1 }));
+        assert_eq!(machines.best_fit(&request(0, 0), ANY), None);
+        assert_eq!(machines.shortage(&request(0, 0), ANY), Some(Shortage::Processes { total: 1 }));
     }
 
     #[test]
@@ -191,7 +212,7 @@ mod tests {
         machines.take(MachineId(1), &request(3, 1));
         machines.join(MachineId(1), capacity(2, 8, 9));
         assert_eq!(machines.sums().1, capacity(0, 7, 8));
-        assert_eq!(machines.best_fit(&request(1, 0)), None);
+        assert_eq!(machines.best_fit(&request(1, 0), ANY), None);
         machines.give_back(MachineId(1), &request(3, 1));
         assert_eq!(machines.sums(), (capacity(2, 8, 9), capacity(2, 8, 9)));
     }
@@ -205,9 +226,9 @@ mod tests {
         machines.join(MachineId(1), all);
         machines.join(MachineId(2), all);
         machines.take(MachineId(1), &most);
-        assert_eq!(machines.best_fit(&most), Some(MachineId(2)));
+        assert_eq!(machines.best_fit(&most, ANY), Some(MachineId(2)));
         machines.take(MachineId(2), &most);
-        assert!(matches!(machines.shortage(&most), Some(Shortage::Cores { .. })));
+        assert!(matches!(machines.shortage(&most, ANY), Some(Shortage::Cores { .. })));
         assert_eq!(machines.sums().0, all);
     }
 

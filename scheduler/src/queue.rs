@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use protocol::{ids::ProcessId, resources::Request};
+use protocol::{
+    placement::{Locality, Task},
+    resources::Request,
+};
 
 /// How many later processes that reserve cores or memory may be placed before one that waits.
 ///
@@ -25,8 +28,9 @@ pub(crate) struct Ticket {
 /// A process that waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    pub(crate) process: ProcessId,
+    pub(crate) task: Task,
     pub(crate) request: Request,
+    pub(crate) locality: Locality,
     pub(crate) since: Duration,
     /// When it is refused, on the same clock as `since`.
     pub(crate) deadline: Option<Duration>,
@@ -107,10 +111,10 @@ impl Queue {
         self.reserving.values().next()
     }
 
-    /// The request of one that waits.
-    pub(crate) fn request(&self, ticket: Ticket) -> Request {
+    /// One that waits.
+    pub(crate) fn waiting(&self, ticket: Ticket) -> &Waiting {
         let waiting = self.reserving.get(&ticket).or_else(|| self.light.get(&ticket));
-        waiting.expect("a ticket is valid while its process waits").request
+        waiting.expect("a ticket is valid while its process waits")
     }
 
     /// All that wait, in no useful order.
@@ -137,19 +141,21 @@ mod tests {
     use protocol::resources::{Cores, Memory};
 
     use super::*;
+    use crate::state::task;
 
     fn push(queue: &mut Queue, process: u64, cores: u32) -> Ticket {
         let request = Request { cores: Cores::whole(cores), memory: Memory::NONE };
         let ticket = queue.arrive(&request);
-        let (process, since, deadline) = (ProcessId(process), Duration::ZERO, None);
-        queue.insert(ticket, Waiting { process, request, since, deadline });
+        let (task, since, deadline) = (task(process), Duration::ZERO, None);
+        let locality = Locality::default();
+        queue.insert(ticket, Waiting { task, request, locality, since, deadline });
         ticket
     }
 
     fn turns(queue: &Queue) -> Vec<u64> {
         let first = queue.next_turn(None);
         let all = std::iter::successors(first, |(ticket, _)| queue.next_turn(Some(*ticket)));
-        all.map(|(_, waiting)| waiting.process.0).collect()
+        all.map(|(_, waiting)| waiting.task.process.0).collect()
     }
 
     #[test]

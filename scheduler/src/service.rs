@@ -43,13 +43,14 @@ mod tests {
     use std::time::Duration;
 
     use protocol::{
-        ids::{MachineId, ProcessId},
+        ids::MachineId,
         placement::{Capacity, Refusal, Shortage},
         resources::{Cores, Memory, Request},
     };
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
+    use crate::state::{ANY, task};
 
     const MACHINE: MachineId = MachineId(1);
 
@@ -60,7 +61,7 @@ mod tests {
 
     fn want(process: u64, deadline: Option<Duration>) -> ToScheduler {
         let request = Request { cores: Cores::whole(1), memory: Memory::NONE };
-        ToScheduler::Want { process: ProcessId(process), request, deadline }
+        ToScheduler::Want { task: task(process), request, locality: ANY, deadline }
     }
 
     #[tokio::test(start_paused = true)]
@@ -72,21 +73,22 @@ mod tests {
         for word in [join(), want(1, None), want(2, Some(deadline)), want(3, Some(Duration::MAX))] {
             words.send(word).unwrap();
         }
-        let process = ProcessId(1);
-        assert_eq!(answers.recv().await, Some(FromScheduler::Place { process, machine: MACHINE }));
+        let task_1 = task(1);
+        assert_eq!(answers.recv().await, Some(FromScheduler::Place { task: task_1, machine: MACHINE }));
 
         let before = Instant::now();
-        let Some(FromScheduler::Refuse { process: ProcessId(2), refusal }) = answers.recv().await else {
+        let Some(FromScheduler::Refuse { task: refused, refusal }) = answers.recv().await else {
             panic!("the second was not refused");
         };
+        assert_eq!(refused, task(2));
         let Refusal::Deadline { waited, shortage } = refusal else { panic!("{refusal}") };
         assert!(waited >= deadline && before.elapsed() >= deadline, "{waited:?}");
         let one = Cores::whole(1);
         assert_eq!(shortage, Shortage::Cores { wanted: one, free: Cores::NONE, total: one });
 
-        words.send(ToScheduler::Ended { process }).unwrap();
-        let process = ProcessId(3);
-        assert_eq!(answers.recv().await, Some(FromScheduler::Place { process, machine: MACHINE }));
+        words.send(ToScheduler::Ended { task: task_1 }).unwrap();
+        let task_3 = task(3);
+        assert_eq!(answers.recv().await, Some(FromScheduler::Place { task: task_3, machine: MACHINE }));
 
         drop(words);
         service.await.unwrap();

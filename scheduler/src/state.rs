@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
-    ids::{MachineId, ProcessId},
-    placement::{Capacity, FromScheduler, Refusal, Shortage, ToScheduler},
+    ids::MachineId,
+    placement::{Capacity, FromScheduler, Locality, Refusal, Shortage, Task, ToScheduler},
     resources::Request,
 };
 
@@ -28,7 +28,7 @@ pub enum Event {
 pub struct State {
     machines: Machines,
     queue: Queue,
-    processes: BTreeMap<ProcessId, Stage>,
+    tasks: BTreeMap<Task, Stage>,
 }
 
 /// How far a known process has come.
@@ -61,7 +61,7 @@ impl Default for State {
 
 impl State {
     fn new(backfill_max: u64) -> Self {
-        State { machines: Machines::default(), queue: Queue::new(backfill_max), processes: BTreeMap::new() }
+        State { machines: Machines::default(), queue: Queue::new(backfill_max), tasks: BTreeMap::new() }
     }
 
     /// Takes one event in and gives the words that follow from it, in the order in which they are to be sent.
@@ -83,18 +83,29 @@ impl State {
                 self.refuse_hopeless(&mut effects);
                 self.offer(&mut effects);
             }
-            Event::Word(ToScheduler::Want { process, request, deadline }) => {
-                let deadline = deadline.and_then(|deadline| now.checked_add(deadline));
-                self.on_want(Waiting { process, request, since: now, deadline }, &mut effects);
+            Event::Word(ToScheduler::Leave { machine }) => {
+                self.machines.leave(machine);
+                self.tasks
+                    .retain(|_, stage| !matches!(stage, Stage::Placed { machine: on, .. } if *on == machine));
             }
-            Event::Word(ToScheduler::Withdraw { process }) => match self.processes.get(&process) {
+            Event::Word(ToScheduler::Runs { task, machine, request }) => {
+                // What was placed there is known, and what waits has not been placed there.
+                if !self.tasks.contains_key(&task) && self.machines.take_anyway(machine, &request) {
+                    self.tasks.insert(task, Stage::Placed { machine, request });
+                }
+            }
+            Event::Word(ToScheduler::Want { task, request, locality, deadline }) => {
+                let deadline = deadline.and_then(|deadline| now.checked_add(deadline));
+                self.on_want(Waiting { task, request, locality, since: now, deadline }, &mut effects);
+            }
+            Event::Word(ToScheduler::Withdraw { task }) => match self.tasks.get(&task) {
                 Some(&Stage::Waits(ticket)) => {
                     self.forget(ticket);
                     self.offer(&mut effects);
                 }
-                _ => self.on_ended(process, &mut effects),
+                _ => self.on_ended(task, &mut effects),
             },
-            Event::Word(ToScheduler::Ended { process }) => self.on_ended(process, &mut effects),
+            Event::Word(ToScheduler::Ended { task }) => self.on_ended(task, &mut effects),
         }
         effects
     }
@@ -107,8 +118,8 @@ impl State {
     /// What a process waits for; `None` if it doesn't wait.
     ///
     /// One that would fit but is held back behind an older one waits for the same as that one.
-    pub fn waiting(&self, process: ProcessId) -> Option<Shortage> {
-        match self.processes.get(&process)? {
+    pub fn waiting(&self, task: Task) -> Option<Shortage> {
+        match self.tasks.get(&task)? {
             Stage::Waits(ticket) => Some(self.shortage(*ticket)),
             Stage::Placed { .. } => None,
         }
@@ -118,33 +129,34 @@ impl State {
     pub fn report(&self) -> Report {
         let (total, free) = self.machines.sums();
         let waiting = self.queue.len();
-        let placed = self.processes.len() - waiting;
+        let placed = self.tasks.len() - waiting;
         Report { machines: self.machines.len(), total, free, placed, waiting }
     }
 
     fn on_want(&mut self, wanted: Waiting, effects: &mut Vec<FromScheduler>) {
-        let Waiting { process, request, .. } = wanted;
-        if self.processes.contains_key(&process) {
-            return effects.push(FromScheduler::Refuse { process, refusal: Refusal::Duplicate });
+        let Waiting { task, request, locality, .. } = wanted;
+        if self.tasks.contains_key(&task) {
+            return effects.push(FromScheduler::Refuse { task, refusal: Refusal::Duplicate });
         }
-        if let Some(shortage) = self.machines.never_fits(&request) {
-            return effects.push(FromScheduler::Refuse { process, refusal: Refusal::NeverFits { shortage } });
+        if let Some(shortage) = self.machines.never_fits(&request, &locality) {
+            return effects.push(FromScheduler::Refuse { task, refusal: Refusal::NeverFits { shortage } });
         }
         // The others have been tried since something came free, so this one alone is new.
         let ticket = self.queue.arrive(&request);
-        let fit = self.machines.best_fit(&request).filter(|_| self.queue.has_turn(ticket, &request));
+        let fit =
+            self.machines.best_fit(&request, &locality).filter(|_| self.queue.has_turn(ticket, &request));
         match fit {
-            Some(machine) => self.place(process, request, machine, effects),
+            Some(machine) => self.place(task, request, machine, effects),
             None => {
-                self.processes.insert(process, Stage::Waits(ticket));
+                self.tasks.insert(task, Stage::Waits(ticket));
                 self.queue.insert(ticket, wanted);
             }
         }
     }
 
-    fn on_ended(&mut self, process: ProcessId, effects: &mut Vec<FromScheduler>) {
-        if let Some(&Stage::Placed { machine, request }) = self.processes.get(&process) {
-            self.processes.remove(&process);
+    fn on_ended(&mut self, task: Task, effects: &mut Vec<FromScheduler>) {
+        if let Some(&Stage::Placed { machine, request }) = self.tasks.get(&task) {
+            self.tasks.remove(&task);
             self.machines.give_back(machine, &request);
             self.offer(effects);
         }
@@ -156,30 +168,24 @@ impl State {
     fn offer(&mut self, effects: &mut Vec<FromScheduler>) {
         let mut cursor = None;
         while let Some((ticket, waiting)) = self.queue.next_turn(cursor) {
-            let (process, request) = (waiting.process, waiting.request);
-            match self.machines.best_fit(&request) {
+            let &Waiting { task, request, locality, .. } = waiting;
+            match self.machines.best_fit(&request, &locality) {
                 Some(machine) => {
                     self.queue.remove(ticket);
-                    self.place(process, request, machine, effects);
+                    self.place(task, request, machine, effects);
                 }
                 // Not even a place is left, and everybody needs one.
-                None if is_light(&request) => return,
+                None if is_light(&request) && locality == Locality::default() => return,
                 None => {}
             }
             cursor = Some(ticket);
         }
     }
 
-    fn place(
-        &mut self,
-        process: ProcessId,
-        request: Request,
-        machine: MachineId,
-        effects: &mut Vec<FromScheduler>,
-    ) {
+    fn place(&mut self, task: Task, request: Request, machine: MachineId, effects: &mut Vec<FromScheduler>) {
         self.machines.take(machine, &request);
-        self.processes.insert(process, Stage::Placed { machine, request });
-        effects.push(FromScheduler::Place { process, machine });
+        self.tasks.insert(task, Stage::Placed { machine, request });
+        effects.push(FromScheduler::Place { task, machine });
     }
 
     /// Refuses those whose deadline has come. What each waited for is found before the first one leaves, while the
@@ -190,36 +196,51 @@ impl State {
             return;
         }
         for (ticket, shortage) in overdue {
-            let Waiting { process, since, .. } = self.forget(ticket);
+            let Waiting { task, since, .. } = self.forget(ticket);
             let refusal = Refusal::Deadline { waited: now.saturating_sub(since), shortage };
-            effects.push(FromScheduler::Refuse { process, refusal });
+            effects.push(FromScheduler::Refuse { task, refusal });
         }
         self.offer(effects);
     }
 
     /// Refuses those that fit no machine any more, now that one has changed.
     fn refuse_hopeless(&mut self, effects: &mut Vec<FromScheduler>) {
-        let never = |ticket| Some((ticket, self.machines.never_fits(&self.queue.request(ticket))?));
+        let never = |ticket| {
+            let waiting = self.queue.waiting(ticket);
+            Some((ticket, self.machines.never_fits(&waiting.request, &waiting.locality)?))
+        };
         let mut hopeless: Vec<_> = self.queue.tickets().filter_map(never).collect();
         hopeless.sort_unstable_by_key(|(ticket, _)| *ticket);
         for (ticket, shortage) in hopeless {
-            let Waiting { process, .. } = self.forget(ticket);
-            effects.push(FromScheduler::Refuse { process, refusal: Refusal::NeverFits { shortage } });
+            let Waiting { task, .. } = self.forget(ticket);
+            effects.push(FromScheduler::Refuse { task, refusal: Refusal::NeverFits { shortage } });
         }
     }
 
     fn forget(&mut self, ticket: Ticket) -> Waiting {
         let waiting = self.queue.remove(ticket);
-        self.processes.remove(&waiting.process);
+        self.tasks.remove(&waiting.task);
         waiting
     }
 
     fn shortage(&self, ticket: Ticket) -> Shortage {
-        let own = self.machines.shortage(&self.queue.request(ticket));
-        let ahead = || self.machines.shortage(&self.queue.oldest_reserving()?.request);
-        own.or_else(ahead).expect("in a settled state the oldest that waits doesn't fit")
+        let of = |waiting: &Waiting| self.machines.shortage(&waiting.request, &waiting.locality);
+        let ahead = || of(self.queue.oldest_reserving()?);
+        of(self.queue.waiting(ticket))
+            .or_else(ahead)
+            .expect("in a settled state the oldest that waits doesn't fit")
     }
 }
+
+/// A process of the only job that tests have.
+#[cfg(test)]
+pub(crate) const fn task(process: u64) -> Task {
+    Task { job: protocol::ids::JobId(0), process: protocol::ids::ProcessId(process) }
+}
+
+/// Any machine will do.
+#[cfg(test)]
+pub(crate) const ANY: Locality = Locality { on: None, not: None, prefer: None };
 
 #[cfg(test)]
 mod tests;

@@ -53,6 +53,8 @@ pub fn spawn<F: Entry<A, M>, A: Data, M>(entry: F, args: A) -> Spawn<F, A, M> {
             env: Vec::new(),
             deadline: None,
             time_limit: None,
+            near: None,
+            apart_from: None,
         },
         entry: PhantomData,
     }
@@ -75,6 +77,8 @@ struct Options {
     env: Vec<Variable>,
     deadline: Option<Duration>,
     time_limit: Option<Duration>,
+    near: Option<ProcessId>,
+    apart_from: Option<ProcessId>,
 }
 
 /// An amount of a resource: a value of its type, a number, or a text such as `"1/4"` and `"64 MiB"`.
@@ -139,6 +143,19 @@ impl<F, A, M> Spawn<F, A, M> {
     /// How long it may wait until there is room for it. Without it, it waits as long as it takes.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// Puts it on the machine of that process, which may be this one ([`me`](crate::me)). Without it, it is put on the
+    /// machine of its parent if there is room, and else on another.
+    pub fn near(mut self, process: ProcessId) -> Self {
+        self.options.near = Some(process);
+        self
+    }
+
+    /// Puts it on any machine but the one of that process.
+    pub fn apart_from(mut self, process: ProcessId) -> Self {
+        self.options.apart_from = Some(process);
         self
     }
 
@@ -255,6 +272,8 @@ impl Asked {
             deadline_ns: options.deadline.map(nanoseconds),
             time_limit_ns: options.time_limit.map(nanoseconds),
             harness: harness::arguments(),
+            near: options.near.map(|process| process.0),
+            apart_from: options.apart_from.map(|process| process.0),
         }));
         Ok(Asked { hub, control, request, ends: packed.ends, answered: false })
     }

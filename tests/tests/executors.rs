@@ -171,8 +171,8 @@ async fn impatient_receiver(mut rx: Receiver<u32>) -> u32 {
 async fn futures_that_are_given_up_lose_nothing() -> anyhow::Result<()> {
     let (tx, rx) = channel_with_capacity(SMALL);
     let child = spawn(impatient_sender, tx).await?;
-    assert!(impatient_receiver(rx).await > 0);
-    assert!(child.join().await? > 0);
+    // Which of the two has to wait is up to the machine.
+    assert!(impatient_receiver(rx).await + child.join().await? > 0);
     Ok(())
 }
 
@@ -182,8 +182,7 @@ fn futures_that_are_given_up_lose_nothing_under_tokio() -> anyhow::Result<()> {
     runtime.block_on(async {
         let (tx, rx) = channel_with_capacity(SMALL);
         let child = spawn(impatient_receiver, rx).await?;
-        assert!(impatient_sender(tx).await > 0);
-        assert!(child.join().await? > 0);
+        assert!(impatient_sender(tx).await + child.join().await? > 0);
         Ok(())
     })
 }

@@ -26,8 +26,6 @@ pub(super) struct Live {
     pub(super) started: Instant,
     socket: Rc<AsyncFd<Socket>>,
     framing: Framing<OwnedFd>,
-    /// What it has said and was not taken in yet.
-    pub(super) heard: VecDeque<FromProcess>,
     outgoing: VecDeque<Outgoing>,
     /// Tells the task that waits for room in the socket that there is need, or that the process is no more.
     writing: Rc<Notify>,
@@ -98,7 +96,7 @@ impl Live {
     }
 
     /// Reads words.
-    pub(super) fn read(&mut self) -> Result<Rest, String> {
+    pub(super) fn read(&mut self, words: &mut Vec<FromProcess>) -> Result<Rest, String> {
         let mut buffer = [0; 64 << 10];
         for _ in 0..READS {
             // Processes have no descriptors to give; those that come are closed at once.
@@ -113,7 +111,7 @@ impl Live {
             while let Some((message, _)) =
                 self.framing.take::<ToManager>().map_err(|error| error.to_string())?
             {
-                self.heard.extend(message.word);
+                words.extend(message.word);
             }
         }
         Ok(Rest::Now)
@@ -133,15 +131,16 @@ impl Service {
         let process = launch.process;
         let started = shared.borrow_mut().start(shared, launch);
         let mut service = shared.borrow_mut();
-        match started {
-            Ok(()) => service.state.on_launched(process, &launch.rings),
+        let report = match started {
+            Ok(()) => Report::Launched(process, launch.rings.clone()),
             Err(text) => {
                 if let Some(live) = service.live.remove(&process) {
                     service.free_slots.push(live.slot);
                 }
-                service.state.on_launch_failed(process, text);
+                Report::LaunchFailed(process, text)
             }
-        }
+        };
+        service.mind.report(report);
     }
 
     fn own_files(&self, pid: i32, name: &str) -> Result<OwnFiles, String> {
@@ -206,6 +205,7 @@ impl Service {
             argument: spec.argument.clone(),
             ends: spec.ends.clone(),
             cores_shares: spec.request.cores.shares(),
+            machine: self.machine.0,
             event_slot: slot,
             event_slots: PROCESSES_MAX,
             event_count: self.events.word(slot as usize).load(Ordering::Relaxed),
@@ -220,7 +220,6 @@ impl Service {
             started,
             socket,
             framing: Framing::default(),
-            heard: VecDeque::new(),
             outgoing: VecDeque::new(),
             writing: Rc::new(Notify::new()),
         };
@@ -229,7 +228,7 @@ impl Service {
         for state::NewRing { ring, capacity, sender } in &spec.rings {
             // Without a ring ahead of need the process asks for one when it has need, and hears then why not.
             if let Err(error) = self.make_ring(spec.process, *ring, *capacity, *sender, false) {
-                self.state.on_ring_failed(*ring, None, &error.to_string());
+                self.mind.report(Report::RingFailed(*ring, None, error.to_string()));
             }
         }
         self.watch(shared, spec, [stdout.into(), stderr.into()]).inspect_err(|_| {
@@ -296,8 +295,8 @@ impl Service {
             spawn_local(async move {
                 tokio::time::sleep(limit).await;
                 if let Some(shared) = shared.upgrade() {
-                    shared.borrow_mut().state.on_time_limit(process, limit);
-                    Service::run_effects(&shared);
+                    shared.borrow_mut().mind.report(Report::TimeLimit(process, limit));
+                    Service::do_deeds(&shared);
                 }
             });
         }
@@ -308,7 +307,7 @@ impl Service {
 async fn read_control(shared: Shared, process: ProcessId, socket: Rc<AsyncFd<Socket>>) {
     while let Ok(mut ready) = socket.readable().await {
         let rest = Service::read(&shared, process);
-        Service::run_effects(&shared);
+        Service::do_deeds(&shared);
         match rest {
             Rest::Now => tokio::task::yield_now().await,
             Rest::Later => ready.clear_ready(),

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use transport::socket::Socket;
 
 /// A descriptor that has one owner, who does not exchange it.
-pub(super) trait Steady: AsRawFd {}
+pub(crate) trait Steady: AsRawFd {}
 
 impl Steady for Socket {}
 
@@ -27,7 +27,7 @@ impl AsRawFd for SharedFd {
 impl Steady for SharedFd {}
 
 /// Has the runtime watch a descriptor.
-pub(super) fn watch<T: Steady>(inner: T) -> io::Result<AsyncFd<T>> {
+pub(crate) fn watch<T: Steady>(inner: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: both implementors own the descriptor, alone or together, never exchange it, and so keep it open and
     // the same until they are dropped.
     unsafe { AsyncFd::register(inner) }.map_err(|error| error.into_parts().1)

@@ -63,6 +63,9 @@ impl From<&Ending> for EndingWord {
                 EndingWord { limit_ns: nanoseconds(*limit), ..word(EndingKind::TimedOut) }
             }
             Ending::Killed { by } => EndingWord { text: by.clone(), ..word(EndingKind::Killed) },
+            Ending::MachineLost { text } => {
+                EndingWord { text: text.clone(), ..word(EndingKind::MachineLost) }
+            }
         }
     }
 }
@@ -81,6 +84,7 @@ impl TryFrom<EndingWord> for Ending {
             EndingKind::Signalled => Ending::Signalled { signal: number?, core: word.core },
             EndingKind::TimedOut => Ending::TimedOut { limit: Duration::from_nanos(word.limit_ns) },
             EndingKind::Killed => Ending::Killed { by: word.text },
+            EndingKind::MachineLost => Ending::MachineLost { text: word.text },
         })
     }
 }
@@ -184,6 +188,7 @@ mod tests {
             Ending::Signalled { signal: 11, core: true },
             Ending::TimedOut { limit: Duration::from_millis(5) },
             Ending::Killed { by: "its parent".into() },
+            Ending::MachineLost { text: "machine 2 is silent".into() },
         ];
         for ending in endings {
             let cause = Cause { process: ProcessId(3), name: "c".into(), ending: ending.clone() };

@@ -20,23 +20,23 @@ fn want(process: u64, cores: u32) -> Event {
 
 fn want_until(process: u64, cores: u32, deadline: Option<Duration>) -> Event {
     let request = Request { cores: Cores::whole(cores), memory: Memory::NONE };
-    Event::Word(ToScheduler::Want { process: ProcessId(process), request, deadline })
+    Event::Word(ToScheduler::Want { task: task(process), request, locality: ANY, deadline })
 }
 
 fn ended(process: u64) -> Event {
-    Event::Word(ToScheduler::Ended { process: ProcessId(process) })
+    Event::Word(ToScheduler::Ended { task: task(process) })
 }
 
 fn withdraw(process: u64) -> Event {
-    Event::Word(ToScheduler::Withdraw { process: ProcessId(process) })
+    Event::Word(ToScheduler::Withdraw { task: task(process) })
 }
 
 fn place(process: u64) -> FromScheduler {
-    FromScheduler::Place { process: ProcessId(process), machine: MACHINE }
+    FromScheduler::Place { task: task(process), machine: MACHINE }
 }
 
 fn refuse(process: u64, refusal: Refusal) -> FromScheduler {
-    FromScheduler::Refuse { process: ProcessId(process), refusal }
+    FromScheduler::Refuse { task: task(process), refusal }
 }
 
 fn cores_short(wanted: u32, free: u32, total: u32) -> Shortage {
@@ -58,7 +58,7 @@ fn thirds_of_a_core_fill_it_exactly() {
     state.step(join(1, 1, 9), NOW);
     let request = Request { cores: "1/3".parse().unwrap(), memory: Memory::NONE };
     for process in 1..=4 {
-        let want = ToScheduler::Want { process: ProcessId(process), request, deadline: None };
+        let want = ToScheduler::Want { task: task(process), request, locality: ANY, deadline: None };
         let expected = if process < 4 { vec![place(process)] } else { vec![] };
         assert_eq!(state.step(Event::Word(want), NOW), expected);
     }
@@ -81,7 +81,7 @@ fn without_machines_all_wait_and_the_first_machine_decides() {
     let mut state = State::default();
     assert_eq!(state.step(want(1, 8), NOW), []);
     assert_eq!(state.step(want(2, 2), NOW), []);
-    assert_eq!(state.waiting(ProcessId(1)), Some(Shortage::Machines));
+    assert_eq!(state.waiting(task(1)), Some(Shortage::Machines));
     let never = Refusal::NeverFits { shortage: cores_short(8, 4, 4) };
     assert_eq!(state.step(join(1, 4, 9), NOW), [refuse(1, never), place(2)]);
 }
@@ -151,7 +151,7 @@ fn a_large_one_is_overtaken_so_often_and_no_more() {
     // Small ones keep coming while others end: from here on all that comes free is kept for the large one.
     assert_eq!(state.step(ended(3), NOW), []);
     assert_eq!(state.step(want(5, 1), NOW), []);
-    assert_eq!(state.waiting(ProcessId(5)), Some(cores_short(4, 1, 4)), "it waits for the large one");
+    assert_eq!(state.waiting(task(5)), Some(cores_short(4, 1, 4)), "it waits for the large one");
     assert_eq!(state.step(ended(1), NOW), []);
     assert_eq!(state.step(want(6, 1), NOW), []);
     assert_eq!(state.step(ended(4), NOW), [place(2)]);
@@ -185,7 +185,7 @@ fn those_that_reserve_nothing_are_bounded_by_places_alone() {
     assert_eq!(state.step(want(3, 0), NOW), [place(3)]);
     assert_eq!(state.step(want(4, 0), NOW), [place(4)]);
     assert_eq!(state.step(want(5, 0), NOW), []);
-    assert_eq!(state.waiting(ProcessId(5)), Some(Shortage::Processes { total: 3 }));
+    assert_eq!(state.waiting(task(5)), Some(Shortage::Processes { total: 3 }));
     assert_eq!(state.step(ended(1), NOW), [place(2)], "the oldest gets the place");
     assert_eq!(state.step(ended(3), NOW), [place(5)]);
 }

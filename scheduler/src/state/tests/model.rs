@@ -9,7 +9,7 @@ const BACKFILL: u64 = 2;
 #[derive(Default)]
 struct Model {
     machines: Vec<(MachineId, Capacity)>,
-    placed: Vec<(ProcessId, MachineId, Request)>,
+    placed: Vec<(Task, MachineId, Request)>,
     waiting: Vec<Waiter>,
     reserving_arrivals: u64,
     /// How many `Want`s have come, and how many of them were withdrawn before an answer.
@@ -18,8 +18,9 @@ struct Model {
 }
 
 struct Waiter {
-    process: ProcessId,
+    process: Task,
     request: Request,
+    locality: Locality,
     deadline: Option<Duration>,
     rank: u64,
     overtaken: u64,
@@ -28,16 +29,16 @@ struct Waiter {
 /// An answer without its reasons, which the tests of each rule look at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Answer {
-    Place(ProcessId, MachineId),
-    NeverFits(ProcessId),
-    Deadline(ProcessId),
-    Duplicate(ProcessId),
+    Place(Task, MachineId),
+    NeverFits(Task),
+    Deadline(Task),
+    Duplicate(Task),
 }
 
 fn answer(word: &FromScheduler) -> Answer {
     match *word {
-        FromScheduler::Place { process, machine } => Answer::Place(process, machine),
-        FromScheduler::Refuse { process, ref refusal } => match refusal {
+        FromScheduler::Place { task: process, machine } => Answer::Place(process, machine),
+        FromScheduler::Refuse { task: process, ref refusal } => match refusal {
             Refusal::NeverFits { .. } => Answer::NeverFits(process),
             Refusal::Deadline { .. } => Answer::Deadline(process),
             Refusal::Duplicate => Answer::Duplicate(process),
@@ -57,41 +58,54 @@ impl Model {
             Event::Word(ToScheduler::Join { machine, capacity }) => {
                 self.machines.retain(|(id, _)| *id != machine);
                 self.machines.push((machine, capacity));
-                let hopeless = self.dismiss(|model, waiter| !model.could_hold(&waiter.request));
+                let hopeless =
+                    self.dismiss(|model, waiter| !model.could_hold(&waiter.request, &waiter.locality));
                 answers.extend(hopeless.iter().map(|waiter| Answer::NeverFits(waiter.process)));
             }
-            Event::Word(ToScheduler::Want { process, request, deadline }) => {
+            Event::Word(ToScheduler::Leave { machine }) => {
+                self.machines.retain(|(id, _)| *id != machine);
+                self.placed.retain(|(_, on, _)| *on != machine);
+            }
+            Event::Word(ToScheduler::Runs { task: process, machine, request }) => {
+                if !self.knows(process) && self.machines.iter().any(|(id, _)| *id == machine) {
+                    self.placed.push((process, machine, request));
+                }
+            }
+            Event::Word(ToScheduler::Want { task: process, request, locality, deadline }) => {
                 self.wants += 1;
                 if self.knows(process) {
                     answers.push(Answer::Duplicate(process));
-                } else if !self.could_hold(&request) {
+                } else if !self.could_hold(&request, &locality) {
                     answers.push(Answer::NeverFits(process));
                 } else {
                     let (rank, overtaken) = (self.reserving_arrivals, 0);
                     self.reserving_arrivals += u64::from(request != Request::default());
                     let deadline = deadline.map(|deadline| now + deadline);
-                    self.waiting.push(Waiter { process, request, deadline, rank, overtaken });
+                    self.waiting.push(Waiter { process, request, locality, deadline, rank, overtaken });
                 }
             }
-            Event::Word(ToScheduler::Withdraw { process }) => {
+            Event::Word(ToScheduler::Withdraw { task: process }) => {
                 let before = self.waiting.len();
                 self.waiting.retain(|waiter| waiter.process != process);
                 self.withdrawn += before - self.waiting.len();
                 self.placed.retain(|(id, ..)| *id != process);
             }
-            Event::Word(ToScheduler::Ended { process }) => self.placed.retain(|(id, ..)| *id != process),
+            Event::Word(ToScheduler::Ended { task: process }) => {
+                self.placed.retain(|(id, ..)| *id != process)
+            }
         }
         self.settle(&mut answers);
         answers
     }
 
-    fn knows(&self, process: ProcessId) -> bool {
+    fn knows(&self, process: Task) -> bool {
         self.waiting.iter().any(|waiter| waiter.process == process)
             || self.placed.iter().any(|(id, ..)| *id == process)
     }
 
-    fn could_hold(&self, request: &Request) -> bool {
-        self.machines.is_empty() || self.machines.iter().any(|(_, total)| fits(total, request))
+    fn could_hold(&self, request: &Request, locality: &Locality) -> bool {
+        let mut allowed = self.machines.iter().filter(|(id, _)| locality.allows(*id)).peekable();
+        allowed.peek().is_none() || allowed.any(|(_, total)| fits(total, request))
     }
 
     /// Takes those out for which `test` holds, in order of arrival.
@@ -111,13 +125,12 @@ impl Model {
         })
     }
 
-    fn best_fit(&self, request: &Request) -> Option<MachineId> {
+    fn best_fit(&self, request: &Request, locality: &Locality) -> Option<MachineId> {
         let rooms = self.machines.iter().map(|(id, total)| (*id, self.free(*id, total)));
-        rooms
-            .filter(|(_, free)| fits(free, request))
-            .map(|(id, free)| (free.cores, id))
-            .min()
-            .map(|(_, id)| id)
+        let fitting: Vec<_> =
+            rooms.filter(|(id, free)| locality.allows(*id) && fits(free, request)).collect();
+        let preferred = fitting.iter().map(|(id, _)| *id).find(|id| locality.prefer == Some(*id));
+        preferred.or_else(|| fitting.iter().map(|(id, free)| (free.cores, *id)).min().map(|(_, id)| id))
     }
 
     /// The first in the order of arrival that has the turn and fits, and where.
@@ -127,7 +140,7 @@ impl Model {
         candidates.find_map(|(index, waiter)| {
             let turn = waiter.request == Request::default()
                 || oldest.is_some_and(|oldest| waiter.rank <= oldest.rank + BACKFILL);
-            self.best_fit(&waiter.request).filter(|_| turn).map(|machine| (index, machine))
+            self.best_fit(&waiter.request, &waiter.locality).filter(|_| turn).map(|machine| (index, machine))
         })
     }
 
@@ -149,7 +162,10 @@ fn fits(room: &Capacity, request: &Request) -> bool {
 
 /// Few ids and small numbers, so that things meet.
 fn events() -> impl Strategy<Value = Vec<(Event, Duration)>> {
-    let process = || (0u64..24).prop_map(ProcessId);
+    let process = || (0u64..24).prop_map(task);
+    let machine = || (0u32..3).prop_map(MachineId);
+    let one = move || proptest::option::weighted(0.2, machine());
+    let locality = (one(), one(), one()).prop_map(|(on, not, prefer)| Locality { on, not, prefer });
     let request = (0u64..6, 0u64..4)
         .prop_map(|(shares, bytes)| Request { cores: Cores::from_shares(shares), memory: Memory(bytes) });
     let deadline = proptest::option::of((0u64..20).prop_map(Duration::from_secs));
@@ -159,13 +175,16 @@ fn events() -> impl Strategy<Value = Vec<(Event, Duration)>> {
         processes,
     });
     let event = prop_oneof![
-        1 => ((0u32..3).prop_map(MachineId), capacity)
+        2 => (machine(), capacity)
             .prop_map(|(machine, capacity)| Event::Word(ToScheduler::Join { machine, capacity })),
-        8 => (process(), request, deadline).prop_map(|(process, request, deadline)| {
-            Event::Word(ToScheduler::Want { process, request, deadline })
+        1 => machine().prop_map(|machine| Event::Word(ToScheduler::Leave { machine })),
+        1 => (process(), machine(), request.clone())
+            .prop_map(|(task, machine, request)| Event::Word(ToScheduler::Runs { task, machine, request })),
+        8 => (process(), request, locality, deadline).prop_map(|(task, request, locality, deadline)| {
+            Event::Word(ToScheduler::Want { task, request, locality, deadline })
         }),
-        4 => process().prop_map(|process| Event::Word(ToScheduler::Ended { process })),
-        2 => process().prop_map(|process| Event::Word(ToScheduler::Withdraw { process })),
+        4 => process().prop_map(|process| Event::Word(ToScheduler::Ended { task: process })),
+        2 => process().prop_map(|process| Event::Word(ToScheduler::Withdraw { task: process })),
         1 => Just(Event::Tick),
     ];
     let timed = proptest::collection::vec((event, 0u64..3), 1..200);
@@ -192,7 +211,9 @@ fn check(state: &State, model: &Model, now: Duration) {
     assert_eq!(state.next_deadline(), deadlines.min());
     assert!(model.next().is_none(), "one that has the turn and fits was left waiting");
     for waiter in &model.waiting {
-        assert!(waiter.overtaken <= BACKFILL, "{} was overtaken too often", waiter.process);
+        // One that wants nothing but a place on a certain machine holds nobody back, and so is not protected.
+        let is_choosy = waiter.request == Request::default() && waiter.locality != ANY;
+        assert!(is_choosy || waiter.overtaken <= BACKFILL, "{:?} was overtaken too often", waiter.process);
         assert!(state.waiting(waiter.process).is_some());
         assert!(waiter.deadline.is_none_or(|deadline| deadline >= now));
     }
@@ -214,8 +235,8 @@ proptest! {
         }
 
         let now = events.last().map_or(NOW, |(_, now)| *now);
-        for process in (0..24).map(ProcessId) {
-            state.step(Event::Word(ToScheduler::Withdraw { process }), now);
+        for process in (0..24).map(task) {
+            state.step(Event::Word(ToScheduler::Withdraw { task: process }), now);
         }
         let report = state.report();
         prop_assert_eq!((report.placed, report.waiting), (0, 0));
