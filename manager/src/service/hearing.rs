@@ -47,7 +47,7 @@ impl Service {
         let mut words = Vec::new();
         let rest = live.read(&mut words);
         for word in words {
-            self.mind.report(Report::Said(process, Said::Word(word)));
+            self.mind.report(Report::Said(process, Said::Word(Box::new(word))));
         }
         rest.unwrap_or_else(|error| {
             self.mind.report(Report::Violation(process, error));
@@ -115,14 +115,14 @@ impl Service {
             }
         }
         let Mind::Here(home) = &mut self.mind else { return Hearing::Nothing };
-        if let Err(Malformed(what)) = home.state.on_word(process, word) {
+        if let Err(Malformed(what)) = home.state.on_word(process, *word) {
             home.state.on_violation(process, &format!("a control message without a sensible {what}"));
             home.forget_words(process);
         }
         Hearing::Taken
     }
 
-    fn put_back(&mut self, process: ProcessId, word: FromProcess) -> Hearing {
+    fn put_back(&mut self, process: ProcessId, word: Box<FromProcess>) -> Hearing {
         if let Mind::Here(home) = &mut self.mind {
             home.put_back(process, Said::Word(word));
         }

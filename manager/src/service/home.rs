@@ -40,7 +40,7 @@ pub(super) enum Report {
 /// What a process has done, in the order in which it was done.
 #[derive(Debug)]
 pub(super) enum Said {
-    Word(FromProcess),
+    Word(Box<FromProcess>),
     Ended(Box<(End, Usage, String)>),
 }
 

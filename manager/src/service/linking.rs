@@ -52,9 +52,8 @@ impl Service {
         match word {
             FromDaemon::Expecting(link) => service.mind.report(Report::Expecting(link)),
             FromDaemon::NotLinked(failed) => {
-                if service.links.remove(&failed.link).is_some() {
-                    service.mind.report(Report::LinkFailed(failed.link, failed.text));
-                }
+                service.links.remove(&failed.link);
+                service.mind.report(Report::LinkFailed(failed.link, failed.text));
             }
             FromDaemon::Linked(linked) => {
                 if let (Some((link, side)), Some(socket)) =

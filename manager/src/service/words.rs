@@ -79,7 +79,7 @@ pub(super) fn from_report(report: Report) -> FromAgent {
     let failed = |number, text| agent::Failed { number, sender: Vec::new(), text };
     match report {
         Report::Said(process, Said::Word(word)) => {
-            FromAgent::Said(agent::Said { process: process.0, word: Some(ToManager { word: Some(word) }) })
+            FromAgent::Said(agent::Said { process: process.0, word: Some(ToManager { word: Some(*word) }) })
         }
         Report::Said(process, Said::Ended(ended)) => {
             let (end, usage, stderr_tail) = *ended;
@@ -125,7 +125,7 @@ pub(super) fn to_report(word: FromAgent) -> Result<Option<Report>, Malformed> {
     Ok(Some(match word {
         FromAgent::Said(said) => {
             let Some(word) = said.word.and_then(|word| word.word) else { return Ok(None) };
-            Report::Said(ProcessId(said.process), Said::Word(word))
+            Report::Said(ProcessId(said.process), Said::Word(Box::new(word)))
         }
         FromAgent::Launched(process) => Report::Launched(ProcessId(process.number), Vec::new()),
         FromAgent::LaunchFailed(failed) => Report::LaunchFailed(ProcessId(failed.number), failed.text),
