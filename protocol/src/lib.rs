@@ -8,6 +8,7 @@
 //! * [`resources`]: cores and memory, as people write them and as they are counted.
 //! * [`frame`]: the sixteen bytes in front of every message in a ring.
 //! * [`control`]: what a process and its manager tell each other.
+//! * [`cluster`]: what machines tell each other before they trust each other.
 //! * [`ending`]: how a process ended, as data.
 //! * [`placement`]: what a manager and the scheduler tell each other.
 //! * [`agent`]: what the parts of a job on different machines tell each other.
@@ -15,6 +16,7 @@
 //! * [`note`]: the mark of a program that is built with the SDK.
 
 pub mod agent;
+pub mod cluster;
 pub mod control;
 pub mod ending;
 pub mod frame;

@@ -2,6 +2,8 @@
 //!
 //! A limit that a person can run into is named in the error that it causes, with the value that was too large.
 
+use std::time::Duration;
+
 /// The most bytes that the arguments of a spawn, or the result of a process, may take. Beyond it: a channel.
 pub const ARGUMENT_BYTES_MAX: usize = 1 << 20;
 
@@ -61,6 +63,15 @@ pub const PROCESSES_MAX: u32 = 8192;
 
 /// Descriptors that the manager needs for each process: control socket, pidfd, two pipes, doorbell, counters and spares.
 pub const FDS_PER_PROCESS: u64 = 11;
+
+/// The most bytes of the name of a machine, a client or a cluster: what a certificate's common name may take.
+pub const CERTIFICATE_NAME_BYTES_MAX: usize = 64;
+
+/// The most bytes of a word from somebody without a certificate.
+pub const ENROL_BYTES_MAX: usize = 16 << 10;
+
+/// How long a handshake may take, and how long somebody without a certificate may take to say what they want.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
 const _: () =
     assert!(ARGUMENT_BYTES_MAX + FRAME_ENDS_MAX * 16 + ENV_BYTES_MAX + TEXT_BYTES_MAX < CONTROL_BYTES_MAX);

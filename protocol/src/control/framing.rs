@@ -13,10 +13,12 @@ pub const PREFIX_BYTES: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
     /// The length is over the limit.
-    #[error("a control message of {length} bytes is over the limit of {CONTROL_BYTES_MAX}")]
+    #[error("a control message of {length} bytes is over the limit of {limit}")]
     TooLong {
         /// What the message claims.
         length: usize,
+        /// What is allowed.
+        limit: usize,
     },
     /// The count of descriptors is over the limit.
     #[error("a control message with {count} descriptors is over the limit of {CONTROL_FDS_MAX}")]
@@ -60,15 +62,26 @@ pub struct Framing<D> {
     bytes: Vec<u8>,
     start: usize,
     descriptors: VecDeque<D>,
+    limit: usize,
 }
 
 impl<D> Default for Framing<D> {
     fn default() -> Self {
-        Framing { bytes: Vec::new(), start: 0, descriptors: VecDeque::new() }
+        Framing::limited(CONTROL_BYTES_MAX)
     }
 }
 
 impl<D> Framing<D> {
+    /// For messages of no more than `limit` bytes each.
+    pub fn limited(limit: usize) -> Self {
+        Framing { bytes: Vec::new(), start: 0, descriptors: VecDeque::new(), limit }
+    }
+
+    /// `true` when nothing of another message has come.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
     /// Takes in what was read.
     pub fn feed(&mut self, bytes: &[u8], descriptors: impl IntoIterator<Item = D>) {
         if self.start == self.bytes.len() {
@@ -92,8 +105,8 @@ impl<D> Framing<D> {
         let [l0, l1, l2, l3, d0, d1, d2, d3] = *prefix;
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         let claimed = u32::from_le_bytes([d0, d1, d2, d3]) as usize;
-        if length > CONTROL_BYTES_MAX {
-            return Err(FramingError::TooLong { length });
+        if length > self.limit {
+            return Err(FramingError::TooLong { length, limit: self.limit });
         }
         if claimed > CONTROL_FDS_MAX {
             return Err(FramingError::TooManyDescriptors { count: claimed });
@@ -153,7 +166,11 @@ mod tests {
     fn a_length_over_the_limit_is_refused_before_anything_is_kept() {
         let mut framing = Framing::<()>::default();
         framing.feed(&[255, 255, 255, 255, 0, 0, 0, 0], []);
-        assert_eq!(framing.take::<ToManager>(), Err(FramingError::TooLong { length: u32::MAX as usize }));
+        let too_long = FramingError::TooLong { length: u32::MAX as usize, limit: CONTROL_BYTES_MAX };
+        assert_eq!(framing.take::<ToManager>(), Err(too_long));
+        let mut framing = Framing::<()>::limited(7);
+        framing.feed(&[8, 0, 0, 0, 0, 0, 0, 0], []);
+        assert_eq!(framing.take::<ToManager>(), Err(FramingError::TooLong { length: 8, limit: 7 }));
     }
 
     #[test]
