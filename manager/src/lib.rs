@@ -7,6 +7,7 @@
 
 pub mod image;
 pub mod launch;
+pub mod links;
 pub mod orphans;
 pub mod output;
 pub mod runner;

@@ -9,6 +9,7 @@
 //! * [`frame`]: the sixteen bytes in front of every message in a ring.
 //! * [`control`]: what a process and its manager tell each other.
 //! * [`cluster`]: what machines tell each other before they trust each other.
+//! * [`hello`]: what the two ends of a link between machines say first.
 //! * [`ending`]: how a process ended, as data.
 //! * [`placement`]: what a manager and the scheduler tell each other.
 //! * [`agent`]: what the parts of a job on different machines tell each other.
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod control;
 pub mod ending;
 pub mod frame;
+pub mod hello;
 pub mod ids;
 pub mod limits;
 pub mod note;

@@ -70,8 +70,23 @@ pub const CERTIFICATE_NAME_BYTES_MAX: usize = 64;
 /// The most bytes of a word from somebody without a certificate.
 pub const ENROL_BYTES_MAX: usize = 16 << 10;
 
-/// How long a handshake may take, and how long somebody without a certificate may take to say what they want.
+/// How long a handshake of a connection or a link may take, and how long somebody without a certificate may take to say what they want.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The most bytes that a link between two machines may have under way.
+pub const LINK_WINDOW_BYTES_MAX: u64 = RING_BYTES_MAX as u64;
+
+/// Connections that may be saying hello at once. A further one takes the place of the one that has taken longest.
+pub const HANDSHAKES_MAX: usize = 256;
+
+/// How long the offer of a link stands.
+pub const OFFER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Offers of links that may stand at once.
+pub const OFFERS_MAX: usize = 64 << 10;
+
+/// How long the other side of a link may leave bytes unacknowledged, or say nothing at all, until it counts as lost.
+pub const LINK_SILENCE_MAX: Duration = Duration::from_secs(10);
 
 const _: () =
     assert!(ARGUMENT_BYTES_MAX + FRAME_ENDS_MAX * 16 + ENV_BYTES_MAX + TEXT_BYTES_MAX < CONTROL_BYTES_MAX);
