@@ -325,6 +325,14 @@ mod tests {
         pairs: Option<Box<(u8, Vec<u16>)>>,
     }
 
+    #[test]
+    fn the_hello_of_links_says_how_archives_are_laid_out() {
+        let format = protocol::hello::FORMAT;
+        assert_eq!(size_of::<rkyv::Archived<usize>>() * 8, usize::from(format.pointer_bits));
+        let bytes = rkyv::to_bytes::<rancor::Error>(&1u16).unwrap();
+        assert_eq!(bytes[..], if format.order == 1 { [1, 0] } else { [0, 1] });
+    }
+
     proptest::proptest! {
         #[test]
         fn what_is_packed_comes_back(names: Vec<String>, number: u128, pairs: Option<(u8, Vec<u16>)>) {

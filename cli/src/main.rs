@@ -1,14 +1,18 @@
 //! The binary `archean`: runs jobs, makes projects, and looks at machines.
 
+mod cluster;
 mod completions;
 mod config;
 mod counters;
+mod daemons;
 mod demo;
 mod doctor;
 mod new;
 mod output;
+mod remote;
 mod report;
 mod run;
+mod up;
 mod watchdog;
 
 use std::{
@@ -39,8 +43,21 @@ enum Command {
     Doctor(doctor::Args),
     /// Watch a job at work
     Demo(demo::Args),
+    /// Make a cluster, and say who belongs to it
+    Cluster(cluster::Args),
     /// Show what the channels of running jobs have carried
     Counters(counters::Args),
+    /// Start a cluster of several machines on this one, to try things out
+    Up(up::UpArgs),
+    /// End the cluster of `archean up`
+    Down(up::DownArgs),
+    /// Place processes and know the machines of a cluster: its scheduler
+    Scheduler(daemons::SchedulerArgs),
+    /// Run processes on this machine for a cluster: its manager
+    Manager(daemons::ManagerArgs),
+    /// One job's part, as its manager starts it
+    #[command(hide = true)]
+    Runner,
     /// Print the completions for a shell
     Completions(completions::Args),
 }
@@ -54,7 +71,13 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Demo(args) if matches!(role, Role::Root) => demo::root(args),
         Command::Demo(args) => start_demo(&args),
+        Command::Cluster(args) => cluster::run(args),
         Command::Counters(args) => counters::run(&args),
+        Command::Up(args) => up::up(&args),
+        Command::Down(args) => up::down(&args),
+        Command::Scheduler(args) => daemons::scheduler(args),
+        Command::Manager(args) => daemons::manager(args),
+        Command::Runner => daemons::runner(),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -9,6 +9,7 @@ use std::{
     io, iter,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
+    pin::Pin,
     process::ExitCode,
     time::Duration,
 };
@@ -30,7 +31,9 @@ use tokio::{
 use crate::{
     complain,
     config::{Config, ConfigError, VARIABLE_NAME, is_variable_name},
-    output, report,
+    output,
+    remote::Remote,
+    report, up,
     watchdog::{self, KILL_LIMIT, Launcher},
 };
 
@@ -51,6 +54,9 @@ pub(crate) struct Args {
     /// Memory to reserve for the first process: `64 MiB`, `2 GB`
     #[arg(long, value_name = "M")]
     memory: Option<Memory>,
+    /// Run it on this cluster [default: the one of `archean up`, if that runs, else this machine alone]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// At the end, write one line of JSON about the job to standard error
     #[arg(long)]
     json: bool,
@@ -98,6 +104,8 @@ pub(crate) struct Options {
     wait: bool,
     is_harness: bool,
     is_json: bool,
+    /// The cluster that it runs on, if not on this machine alone.
+    cluster: Option<Remote>,
 }
 
 /// Why there is no job.
@@ -105,6 +113,8 @@ pub(crate) struct Options {
 pub(crate) enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error("the cluster can't be used: {0}")]
+    Cluster(String),
     #[error(
         "cannot run `{}`: there is no such file here, and no such program in PATH; build the program first, or \
          check the name",
@@ -164,6 +174,7 @@ fn prepare(args: Args) -> Result<(PathBuf, Vec<OsString>, Options), RunError> {
         wait: args.wait,
         is_harness: args.harness,
         is_json: args.json,
+        cluster: up::chosen(args.cluster.as_deref()).map_err(RunError::Cluster)?,
     };
     Ok((find(program)?, arguments, options))
 }
@@ -185,21 +196,26 @@ fn find(program: OsString) -> Result<PathBuf, RunError> {
 /// Runs the program in a file as a job.
 pub(crate) fn run_file(path: &Path, called: &Path, arguments: Vec<OsString>, options: Options) -> ExitCode {
     match Image::load(path) {
-        Ok(image) => run_program(Image { path: called.to_owned(), ..image }, arguments, options),
+        Ok(image) => run_program(path, Image { path: called.to_owned(), ..image }, arguments, options),
         Err(error) => report::failed(&error.into(), options.is_json),
     }
 }
 
 /// Runs a program as a job, and tells how it ended. The process must have one thread only.
-pub(crate) fn run_program(image: Image, arguments: Vec<OsString>, options: Options) -> ExitCode {
+fn run_program(program: &Path, image: Image, arguments: Vec<OsString>, options: Options) -> ExitCode {
     let is_json = options.is_json;
-    match launch(image, arguments, options) {
+    match launch(program, image, arguments, options) {
         Ok(outcome) => report::ended(&outcome, is_json),
         Err(error) => report::failed(&error, is_json),
     }
 }
 
-fn launch(image: Image, arguments: Vec<OsString>, options: Options) -> Result<Outcome, RunError> {
+fn launch(
+    program: &Path,
+    image: Image,
+    arguments: Vec<OsString>,
+    options: Options,
+) -> Result<Outcome, RunError> {
     let inherited: BTreeMap<_, _> = env::vars_os().chain(options.process_env.iter().cloned()).collect();
     let spec = JobSpec {
         image,
@@ -216,7 +232,8 @@ fn launch(image: Image, arguments: Vec<OsString>, options: Options) -> Result<Ou
     let launcher = watchdog::split().map_err(setup("splitting off the watchdog"))?;
     let runtime =
         runtime::Builder::new_current_thread().enable_all().build().map_err(setup("starting the runtime"))?;
-    runtime.block_on(LocalSet::new().run_until(supervise(spec, launcher)))
+    let place = options.cluster.map(|remote| (remote, program.to_owned()));
+    runtime.block_on(LocalSet::new().run_until(supervise(spec, place, launcher)))
 }
 
 /// How a job went.
@@ -255,18 +272,29 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// How long a stopped job's last output may take to be written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-async fn supervise(spec: JobSpec, launcher: Launcher) -> Result<Outcome, RunError> {
+async fn supervise(
+    spec: JobSpec,
+    place: Option<(Remote, PathBuf)>,
+    launcher: Launcher,
+) -> Result<Outcome, RunError> {
     let (stops, mut stopped) = unbounded_channel();
     listen(&stops).map_err(setup("listening to signals"))?;
     let on_failure = move |error| drop(stops.send(Reason::Output(error)));
     let writer = output::start(on_failure).map_err(setup("starting the output's thread"))?;
     let watchdog =
         pipe::Receiver::from_owned_fd(launcher.parent_gone).map_err(setup("watching the watchdog"))?;
-    let (to_scheduler, inbox) = unbounded_channel();
-    let (outbox, from_scheduler) = unbounded_channel();
-    spawn_local(scheduler::run(inbox, outbox));
     let (stop, stop_inbox) = mpsc::channel(1);
-    let mut job = Box::pin(manager::run_job(spec, to_scheduler, from_scheduler, writer.queue, stop_inbox));
+    let mut job: Pin<Box<dyn Future<Output = Result<JobEnd, JobError>>>> = match place {
+        Some((remote, program)) => {
+            Box::pin(async move { remote.run_job(&program, spec, writer.queue, stop_inbox).await })
+        }
+        None => {
+            let (to_scheduler, inbox) = unbounded_channel();
+            let (outbox, from_scheduler) = unbounded_channel();
+            spawn_local(scheduler::run(inbox, outbox));
+            Box::pin(manager::run_job(spec, to_scheduler, from_scheduler, writer.queue, stop_inbox))
+        }
+    };
 
     let mut reason = None;
     let end = select! {

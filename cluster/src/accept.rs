@@ -3,7 +3,7 @@
 use std::{fmt, io, sync::Arc};
 
 use protocol::{
-    cluster::{Certification, Certified, Denied, Enrol, Greeting},
+    cluster::{Enrol, Greeting},
     limits::{CONTROL_BYTES_MAX, ENROL_BYTES_MAX, HANDSHAKE_TIME_MAX},
 };
 use rustls::ServerConfig;
@@ -11,7 +11,7 @@ use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::{
-    authority::Authority,
+    authority::{Authority, answer},
     connection::{Connection, ConnectionError, Reader, Writer, halves},
     identity::Identity,
     member::{Peer, Role, read_leaf},
@@ -139,19 +139,16 @@ impl Enrolling {
         let Some(enrol) = enrol else { return Ok(Err("they closed the connection".into())) };
         let authority = authority.clone();
         let decided = spawn_blocking(move || authority.enrol(&enrol)).await;
-        let (answer, outcome) = match decided {
-            Ok(Ok((peer, enrolled))) => (Certification::Enrolled(enrolled), Ok(peer)),
+        let (made, outcome) = match decided {
+            Ok(Ok((peer, enrolled))) => (Ok(enrolled), Ok(peer)),
             Ok(Err(error)) => {
                 let text = error.to_string();
-                (Certification::Denied(Denied { text: text.clone() }), Err(text))
+                (Err(error), Err(text))
             }
-            Err(error) => {
-                let text = format!("the authority can't decide: {error}");
-                (Certification::Denied(Denied { text: text.clone() }), Err(text))
-            }
+            Err(_) => return Ok(Err("the scheduler ends".into())),
         };
         let answered = async {
-            self.writer.send(&Certified { answer: Some(answer) }).await?;
+            self.writer.send(&answer(made)).await?;
             self.writer.close().await
         };
         timeout(HANDSHAKE_TIME_MAX, answered).await.map_err(|_| AcceptError::TimedOut)??;

@@ -1,5 +1,6 @@
 //! Who decides who belongs to a cluster.
 
+mod backup;
 mod tokens;
 
 use std::{
@@ -9,13 +10,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use protocol::cluster::{Enrol, Enrolled};
+use protocol::cluster::{Certification, Certified, Denied, Enrol, Enrolled, Renew};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
+pub use backup::Backup;
 pub(crate) use tokens::Token;
 pub use tokens::TokenError;
 
@@ -79,6 +81,14 @@ pub enum AuthorityError {
         /// What is wrong.
         text: String,
     },
+    /// That file is no backup of a cluster.
+    #[error("`{}` is no backup that `archean cluster backup` has made: {text}", path.display())]
+    NoBackup {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        text: String,
+    },
     /// Nothing can be called so.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -105,6 +115,27 @@ pub enum AuthorityError {
     /// What was made makes no identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+impl AuthorityError {
+    /// What is said of it to others: nothing that is only our business.
+    fn told(&self) -> String {
+        match self {
+            AuthorityError::Name(_)
+            | AuthorityError::NameInUse(_)
+            | AuthorityError::Token(_)
+            | AuthorityError::Request(_)
+            | AuthorityError::NotRenewable(_) => self.to_string(),
+            _ => "the authority has trouble of its own; the scheduler knows which".into(),
+        }
+    }
+}
+
+/// The word that answers a wish for a certificate.
+pub fn answer(made: Result<Enrolled, AuthorityError>) -> Certified {
+    let answer = made
+        .map_or_else(|error| Certification::Denied(Denied { text: error.told() }), Certification::Enrolled);
+    Certified { answer: Some(answer) }
 }
 
 /// A certificate that was made.
@@ -246,12 +277,12 @@ impl Authority {
         Ok((peer, Enrolled { chain, ca: self.0.pem.clone() }))
     }
 
-    /// Makes the certificate that follows a member's, for the key of that request (PEM).
+    /// Makes the certificate that follows a member's; see [`answer`].
     ///
     /// # Errors
     /// [`AuthorityError`] when the member's own certificate counts no longer, or as with [`sign`](Self::sign).
-    pub fn renew(&self, peer: &Peer, csr: &str) -> Result<Enrolled, AuthorityError> {
-        let request = parse_request(csr)?;
+    pub fn renew(&self, peer: &Peer, wish: &Renew) -> Result<Enrolled, AuthorityError> {
+        let request = parse_request(&wish.csr)?;
         let _lock = self.lock()?;
         let is_living = self.living()?.iter().any(|issued| issued.peer == *peer);
         if !is_living {
@@ -268,18 +299,17 @@ impl Authority {
     /// [`AuthorityError`] when there are none, or when the files can't be written.
     pub fn revoke(&self, name_or_serial: &str) -> Result<Vec<Peer>, AuthorityError> {
         let _lock = self.lock()?;
-        let matches = |issued: &Issued| {
-            !issued.is_revoked && (issued.peer.name == name_or_serial || issued.peer.serial == name_or_serial)
-        };
-        let issued = self.list()?;
-        let ended: Vec<Peer> =
-            issued.iter().filter(|each| matches(each)).map(|each| each.peer.clone()).collect();
+        let mut ended: Vec<Peer> =
+            self.list()?.into_iter().filter(|each| !each.is_revoked).map(|each| each.peer).collect();
+        ended.retain(|peer| peer.name == name_or_serial || peer.serial == name_or_serial);
         if ended.is_empty() {
             return Err(AuthorityError::NotFound(name_or_serial.to_owned()));
         }
-        // Those that have expired need no line any more.
-        let revoked = issued.iter().filter(|each| each.is_revoked || matches(each));
-        let lines: String = revoked.map(|each| format!("{}\n", each.peer.serial)).collect();
+        // Those that are forgotten have expired, and need no line any more.
+        let mut revoked = self.revoked()?;
+        revoked.retain(|serial| self.certificate_path(serial).exists());
+        revoked.extend(ended.iter().map(|peer| peer.serial.clone()));
+        let lines: String = revoked.iter().map(|serial| format!("{serial}\n")).collect();
         files::write(&self.0.folder.join(REVOKED_FILE), lines.as_bytes())?;
         Ok(ended)
     }
@@ -347,7 +377,7 @@ impl Authority {
     fn record(&self, certificate: &Certificate) -> Result<Peer, AuthorityError> {
         let leaf = read_leaf(certificate.der());
         let leaf = leaf.ok_or_else(|| AuthorityError::Certificate("it names no member".into()))?;
-        let path = self.0.folder.join(CERTIFICATES).join(format!("{}.pem", leaf.peer.serial));
+        let path = self.certificate_path(&leaf.peer.serial);
         files::write(&path, certificate.pem().as_bytes())?;
         let now = SystemTime::now();
         for (path, old) in self.certificates()? {
@@ -357,6 +387,10 @@ impl Authority {
             }
         }
         Ok(leaf.peer)
+    }
+
+    fn certificate_path(&self, serial: &str) -> PathBuf {
+        self.0.folder.join(CERTIFICATES).join(format!("{serial}.pem"))
     }
 
     fn certificates(&self) -> Result<Vec<(PathBuf, member::Leaf)>, FileError> {

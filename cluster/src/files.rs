@@ -76,10 +76,26 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     sync_folder(path)
 }
 
+/// Makes a file that must not be there yet, for good. Only its owner can read it.
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let refused = |error| FileError::new(path, "made", error);
+    let mut file = new_file(path).map_err(refused)?;
+    if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+        // A part of it is of no use to anybody.
+        let _ = fs::remove_file(path);
+        return Err(refused(error));
+    }
+    sync_folder(path)
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // One that is there is of a process that had this one's number and died.
     let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = new_file(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -113,15 +129,20 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), FileError> {
     synced.map_err(|error| FileError::new(folder, "synced", error))
 }
 
-/// Reads a file that its owner alone may read, since it holds a key.
-pub(crate) fn read_private(path: &Path) -> Result<String, FileError> {
+/// Opens a file that its owner alone may read, since it holds a key.
+pub(crate) fn open_private(path: &Path) -> Result<File, FileError> {
     let refused = |error| FileError::new(path, "read", error);
     let file = File::open(path).map_err(refused)?;
     let mode = file.metadata().map_err(refused)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(FileError::Exposed { path: path.to_owned(), mode });
     }
-    read_text(file, path)
+    Ok(file)
+}
+
+/// Reads such a file.
+pub(crate) fn read_private(path: &Path) -> Result<String, FileError> {
+    read_text(open_private(path)?, path)
 }
 
 /// Reads a file.

@@ -28,7 +28,7 @@ mod revoked;
 mod tls;
 
 pub use accept::{AcceptError, Acceptor, Enrolling, Incoming};
-pub use authority::{Authority, AuthorityError, Issued, TokenError, Validity};
+pub use authority::{Authority, AuthorityError, Backup, Issued, TokenError, Validity, answer};
 pub use connect::{ConnectError, connect};
 pub use connection::{Connection, ConnectionError, Reader, Writer};
 pub use enrol::{EnrolError, enrol, renew};

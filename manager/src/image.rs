@@ -28,6 +28,10 @@ use object::{
 };
 use protocol::{ids::ImageId, note};
 
+mod stored;
+
+pub use stored::Loader;
+
 type Header = elf::FileHeader64<LittleEndian>;
 type Segment = elf::ProgramHeader64<LittleEndian>;
 
@@ -40,8 +44,10 @@ pub struct Image {
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// The sealed memory file that holds it.
+    /// What the kernel is to execute: the sealed memory file that holds it, or the loader that came along with it.
     pub fd: OwnedFd,
+    /// How that loader is told what to run; `None` when the kernel finds the loader, or there is none.
+    pub loader: Option<Loader>,
 }
 
 /// A file that can't be run as a job.
@@ -146,6 +152,17 @@ impl Image {
     pub fn load(path: &Path) -> Result<Image, ImageError> {
         load(path).map_err(|flaw| ImageError { path: path.into(), flaw })
     }
+
+    /// The loader that the program names; `None` when it is linked statically.
+    ///
+    /// # Errors
+    /// [`ImageError`] when that is not to be read from its bytes.
+    pub fn interpreter(&self) -> Result<Option<Vec<u8>>, ImageError> {
+        let sealed = Sealed::map(&self.fd, self.bytes).map_err(io_flaw("mapping its copy in memory"));
+        sealed
+            .and_then(|sealed| interpreter(&sealed))
+            .map_err(|flaw| ImageError { path: self.path.clone(), flaw })
+    }
 }
 
 fn load(path: &Path) -> Result<Image, Flaw> {
@@ -156,9 +173,10 @@ fn load(path: &Path) -> Result<Image, Flaw> {
     let after = file.metadata().map_err(io_flaw("looking at it"))?;
     let id = id.filter(|_| stamp(&before) == stamp(&after)).ok_or(Flaw::Changed)?;
     let fd = OwnedFd::from(memory);
-    let sealed = Sealed::map(&fd, before.len()).map_err(io_flaw("sealing its copy in memory"))?;
+    seal(&fd).map_err(io_flaw("sealing its copy in memory"))?;
+    let sealed = Sealed::map(&fd, before.len()).map_err(io_flaw("mapping its copy in memory"))?;
     check(&sealed)?;
-    Ok(Image { id, path: path.into(), bytes: before.len(), fd })
+    Ok(Image { id, path: path.into(), bytes: before.len(), fd, loader: None })
 }
 
 fn io_flaw(doing: &'static str) -> impl FnOnce(io::Error) -> Flaw {
@@ -252,6 +270,16 @@ fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
     (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }
 
+/// From now on nobody can change the file.
+fn seal(fd: &OwnedFd) -> io::Result<()> {
+    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: `fd` is open while it is borrowed, and this command takes one integer.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A memory file that can't change any more, mapped for reading.
 struct Sealed {
     start: NonNull<u8>,
@@ -259,14 +287,9 @@ struct Sealed {
 }
 
 impl Sealed {
-    /// Seals and maps a file of `bytes` bytes.
+    /// Maps a file of `bytes` bytes that is [sealed](seal).
     fn map(fd: &OwnedFd, bytes: u64) -> io::Result<Sealed> {
         let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
-        let seals = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        // SAFETY: `fd` is open while it is borrowed, and this command takes one integer.
-        if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
         let (protection, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);
         // SAFETY: a new mapping at an address that the kernel chooses touches no memory that is in use.
         let start = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, fd.as_raw_fd(), 0) };
@@ -360,6 +383,17 @@ fn is_movable_program(segments: &[Segment], data: &[u8]) -> bool {
         segment.p_type(LittleEndian) == elf::PT_INTERP
             || matches!(segment.dynamic(LittleEndian, data), Ok(Some(entries)) if entries.iter().any(is_marked))
     })
+}
+
+fn interpreter(data: &[u8]) -> Result<Option<Vec<u8>>, Flaw> {
+    let damaged = |error: object::Error| Flaw::Damaged { what: error.to_string() };
+    let header = Header::parse(data).map_err(damaged)?;
+    for segment in header.program_headers(LittleEndian, data).map_err(damaged)? {
+        if let Some(path) = segment.interpreter(LittleEndian, data).map_err(damaged)? {
+            return Ok(Some(path.into()));
+        }
+    }
+    Ok(None)
 }
 
 /// The version in the SDK's note. Linkers may leave the note out of the segments, so the sections are asked too.

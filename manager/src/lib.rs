@@ -5,6 +5,7 @@
 //! and timers does what it says. It decides no placement: it asks the scheduler, by
 //! [words](protocol::placement) and not by calls.
 
+pub mod daemon;
 pub mod image;
 pub mod launch;
 pub mod links;
@@ -13,7 +14,9 @@ pub mod output;
 pub mod runner;
 mod service;
 mod state;
+pub mod store;
 mod wiring;
 
 pub use image::Image;
 pub use service::{JobEnd, JobError, JobSpec, Output, Stop, capacity, prepare, run_job};
+pub use store::Store;

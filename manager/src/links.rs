@@ -332,7 +332,8 @@ fn blocking(stream: TcpStream) -> io::Result<net::TcpStream> {
     Ok(stream)
 }
 
-fn random<const N: usize>() -> [u8; N] {
+/// Bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the kernel gives random bytes");
     bytes

@@ -4,9 +4,13 @@
 //! ends. It has no network of its own.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
-    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    os::{
+        fd::OwnedFd,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::Path,
     time::Duration,
 };
 
@@ -27,6 +31,7 @@ use transport::socket::Socket;
 use crate::{
     image::Image,
     service::{Event, JobEnd, JobError, JobSpec, Output, Service, Shared, watch},
+    store::{Store, StoreError},
 };
 
 /// Why a runner gave up.
@@ -38,6 +43,9 @@ pub enum RunnerError {
     /// The socket failed, or is none.
     #[error("the manager's socket failed: {0}")]
     Socket(#[from] io::Error),
+    /// The image is not there.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The job can't be run here.
     #[error(transparent)]
     Job(#[from] JobError),
@@ -63,18 +71,16 @@ const WAITING_BYTES_MAX: usize = 256 << 10;
 /// [`RunnerError`] when there is no part to run. What ends the job is no error.
 pub async fn run(socket: Socket) -> Result<(), RunnerError> {
     let mut port = Port::new(socket)?;
-    let (start, files) = loop {
+    let start = loop {
         match port.next().await? {
-            Some((FromDaemon::Start(start), files)) => break (start, files),
+            Some((FromDaemon::Start(start), _)) => break start,
             Some(_) => {}
             None => return Ok(()),
         }
     };
-    let mut files = files.into_iter();
-    let image = files.next().ok_or(RunnerError::Word("image"))?;
     let (output, printed) = mpsc::channel(OUTPUT_PORTIONS);
     let machine = MachineId(start.machine);
-    let spec = spec_of(&start, image)?;
+    let spec = spec_of(&start)?;
     let (dial, dials) = unbounded_channel();
     if start.home == start.machine {
         let (to_scheduler, wants) = unbounded_channel();
@@ -298,8 +304,8 @@ impl Port {
     }
 }
 
-fn spec_of(start: &Start, image: OwnedFd) -> Result<JobSpec, RunnerError> {
-    let Start { spec, image: id, .. } = start.clone();
+fn spec_of(start: &Start) -> Result<JobSpec, RunnerError> {
+    let Start { spec, image: id, store, .. } = start.clone();
     let spec: Spec = spec.ok_or(RunnerError::Word("job"))?;
     let id = ImageId(id.try_into().map_err(|_| RunnerError::Word("image's id"))?);
     let variables = |variables: Vec<Variable>| {
@@ -307,13 +313,14 @@ fn spec_of(start: &Start, image: OwnedFd) -> Result<JobSpec, RunnerError> {
             |variable: Variable| (OsString::from_vec(variable.name), OsString::from_vec(variable.value));
         variables.into_iter().map(pair).collect::<Vec<_>>()
     };
+    let store = Store::open(Path::new(OsStr::from_bytes(&store)), u64::MAX)?;
     Ok(JobSpec {
-        image: Image { id, path: spec.name.into(), bytes: 0, fd: image },
+        image: Image { path: spec.name.into(), ..Image::from_store(&store, id)? },
         arguments: spec.arguments.into_iter().map(OsString::from_vec).collect(),
         directory: "/".into(),
         env: variables(spec.env),
         process_env: variables(spec.process_env),
-        library_path: Some(OsString::from(start.library_path.clone())).filter(|path| !path.is_empty()),
+        library_path: None,
         request: Request { cores: Cores::from_shares(spec.cores_shares), memory: Memory(spec.memory_bytes) },
         wait: spec.wait,
         harness: spec.harness,

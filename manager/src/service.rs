@@ -13,7 +13,7 @@ mod watched;
 mod words;
 
 pub use machine::{capacity, prepare};
-pub(crate) use watched::watch;
+pub(crate) use watched::{SharedFd, watch};
 
 use std::{
     cell::RefCell,
@@ -96,7 +96,8 @@ pub enum Stop {
 }
 
 impl Stop {
-    fn text(self) -> &'static str {
+    /// Why, in words.
+    pub fn text(self) -> &'static str {
         match self {
             Stop::Interrupt => "an interrupt (Ctrl-C)",
             Stop::Terminate => "a request to end the job (SIGTERM)",
@@ -137,6 +138,9 @@ pub enum JobError {
     /// Its root was not started.
     #[error("the program was not started: {0}")]
     Root(String),
+    /// The cluster did not run it to its end.
+    #[error("the cluster did not run it: {0}")]
+    Cluster(String),
     /// The operating system refused something.
     #[error("the manager can't work here: {what}: {error}")]
     System {

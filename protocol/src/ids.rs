@@ -102,7 +102,7 @@ impl fmt::Debug for LinkId {
     }
 }
 
-/// The BLAKE3 hash of an executable's bytes.
+/// Names an image: the BLAKE3 hash of its manifest, or of the executable's bytes if it never left its machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageId(pub [u8; 32]);
 

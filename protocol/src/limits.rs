@@ -88,6 +88,21 @@ pub const OFFERS_MAX: usize = 64 << 10;
 /// How long the other side of a link may leave bytes unacknowledged, or say nothing at all, until it counts as lost.
 pub const LINK_SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// The most files of an image: its executable, its loader, its libraries.
+pub const IMAGE_FILES_MAX: usize = 1024;
+
+/// The most bytes that the files of an image take together.
+pub const IMAGE_BYTES_MAX: u64 = 64 << 30;
+
+/// The most bytes of the list of an image's files.
+pub const MANIFEST_BYTES_MAX: usize = 512 << 10;
+
+/// How long a transfer of an image may stand still in the middle of a file.
+pub const IMAGE_STALL_MAX: Duration = Duration::from_secs(30);
+
+/// How long who sends an image waits for the next wish: a receiver may be waiting for another transfer meanwhile.
+pub const IMAGE_IDLE_MAX: Duration = Duration::from_secs(600);
+
 const _: () =
     assert!(ARGUMENT_BYTES_MAX + FRAME_ENDS_MAX * 16 + ENV_BYTES_MAX + TEXT_BYTES_MAX < CONTROL_BYTES_MAX);
 const _: () = assert!(RING_BYTES_MIN <= RING_BYTES_DEFAULT && RING_BYTES_DEFAULT <= RING_BYTES_MAX);

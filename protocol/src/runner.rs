@@ -22,7 +22,7 @@ pub struct ToRunner {
 /// A word from a manager to a runner.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum FromDaemon {
-    /// The first word, with the image's file.
+    /// The first word.
     #[prost(message, tag = "1")]
     Start(Start),
     /// The scheduler has placed a process.
@@ -112,12 +112,9 @@ pub struct Start {
     /// What to run.
     #[prost(message, optional, tag = "5")]
     pub spec: Option<Spec>,
-    /// The folder of the image's libraries, if it came with any, and the interpreter in it.
-    #[prost(string, tag = "6")]
-    pub interpreter: String,
-    /// See [`interpreter`](Self::interpreter).
-    #[prost(string, tag = "7")]
-    pub library_path: String,
+    /// The folder of the store that has the image.
+    #[prost(bytes = "vec", tag = "6")]
+    pub store: Vec<u8>,
 }
 
 /// What to run.

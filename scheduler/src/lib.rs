@@ -31,6 +31,7 @@
 //! One thing remains to the program: if all that run wait for processes that are held back behind a large one, only
 //! a deadline ends that. [`State::waiting`] tells what each one waits for.
 
+pub mod fleet;
 mod machines;
 mod queue;
 mod service;

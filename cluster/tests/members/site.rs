@@ -1,14 +1,23 @@
 //! A cluster in a folder of its own, and meetings of its members.
-#![allow(dead_code, reason = "each test takes what it needs of it")]
 
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
 use cluster::{
     AcceptError, Acceptor, Authority, ConnectError, Connection, Identity, Incoming, Revoked, Role, Validity,
     connect,
 };
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, SignatureScheme, SupportedProtocolVersion,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// A cluster.
 pub(crate) struct Site {
@@ -68,4 +77,62 @@ pub(crate) async fn meet(
     expect: Role,
 ) -> (Result<Connection, ConnectError>, Result<Incoming, AcceptError>) {
     meet_unless(connecting, accepting, expect, Revoked::default()).await
+}
+
+/// A TLS client without a certificate, which trusts anybody.
+#[derive(Debug)]
+struct Stranger;
+
+/// Connects as somebody who is no member, by those versions of TLS, and says something.
+pub(crate) async fn intrude(
+    stream: TcpStream,
+    versions: Vec<&'static SupportedProtocolVersion>,
+    bytes: &[u8],
+) -> io::Result<TlsStream<TcpStream>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Stranger))
+        .with_no_client_auth();
+    let name = ServerName::try_from("scheduler.archean").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    stream.write_all(bytes).await?;
+    stream.flush().await?;
+    Ok(stream)
+}
+
+impl ServerCertVerifier for Stranger {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
 }

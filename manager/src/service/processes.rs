@@ -240,7 +240,7 @@ impl Service {
     }
 
     fn arguments_of(&self, spec: &state::Launch) -> Vec<CString> {
-        let mut arguments = vec![self.spec.name.clone()];
+        let mut arguments = self.spec.image.command(self.spec.name.clone());
         match spec.entry {
             None => arguments.extend(self.spec.root_arguments.iter().cloned()),
             Some(_) => arguments.extend(spec.harness.iter().flat_map(|text| CString::new(text.as_str()))),

@@ -16,7 +16,7 @@ pub(crate) trait Steady: AsRawFd {}
 impl Steady for Socket {}
 
 /// A pidfd that several tasks use.
-pub(super) struct SharedFd(pub(super) Rc<OwnedFd>);
+pub(crate) struct SharedFd(pub(crate) Rc<OwnedFd>);
 
 impl AsRawFd for SharedFd {
     fn as_raw_fd(&self) -> RawFd {
