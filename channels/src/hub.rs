@@ -5,6 +5,7 @@
 //! its manager moves when it has said something. Messages themselves pass it by.
 
 mod executor;
+mod links;
 mod registry;
 mod rings;
 
@@ -34,13 +35,14 @@ use transport::{
     park::{self, FIRST_SLEEP},
     ring::wait::Sleep,
     segment::{Counters, Doorbell, Mapped, Words},
+    uring::{Links, Seated},
 };
 
 use registry::Registry;
 use rings::Rings;
 
 use crate::{
-    port::{News, Port, Wait},
+    port::{Bell as PeerBell, News, Port, Wait},
     timers::Timers,
 };
 
@@ -96,6 +98,9 @@ pub struct Hub {
     has_abandoned: AtomicBool,
     timers: Timers,
     driver: Once,
+    /// Made with the first link.
+    links: OnceLock<&'static Links>,
+    making_links: Mutex<()>,
 }
 
 static HUB: OnceLock<Hub> = OnceLock::new();
@@ -130,6 +135,8 @@ impl Hub {
             has_abandoned: AtomicBool::new(false),
             timers: Timers::default(),
             driver: Once::new(),
+            links: OnceLock::new(),
+            making_links: Mutex::default(),
         };
         HUB.set(hub).map_err(|hub| hub.parts)?;
         Ok(HUB.wait())
@@ -216,6 +223,7 @@ impl Hub {
     /// As [`look`](Self::look); it is no reason to stop spinning.
     fn hear(&self) -> bool {
         self.look();
+        self.poll_links();
         false
     }
 
@@ -253,7 +261,7 @@ impl Hub {
                         let mut rings = lock(&self.rings);
                         if self.is_open(sender) {
                             drop(rings);
-                            self.to_port(sender, News::Paired { doorbell });
+                            self.to_port(sender, News::Paired { bell: PeerBell::Process(doorbell) });
                         } else {
                             rings.doorbells.insert(sender, doorbell);
                         }
@@ -264,12 +272,15 @@ impl Hub {
             FromManager::SenderOver(word) => {
                 let (receiver, sender) = (EndId::from_word(&word.receiver)?, EndId::from_word(&word.sender)?);
                 let over = Over::try_from(word.over)?;
-                self.to_port(receiver, News::SenderOver { sender, over, last: word.last });
+                let (last, lost) = (word.last, word.lost);
+                self.to_port(receiver, News::SenderOver { sender, over, last, lost });
             }
             FromManager::ReceiverOver(word) => {
                 let sender = EndId::from_word(&word.sender)?;
                 self.to_port(sender, News::ReceiverOver { over: word.over.try_into()? });
             }
+            FromManager::LinkedSender(word) => self.on_linked_sender(word, files)?,
+            FromManager::LinkedReceiver(word) => self.on_linked_receiver(word, files)?,
             other => return Ok(Some(other)),
         }
         Ok(None)
@@ -281,7 +292,9 @@ impl Hub {
         let mapped = Mapped::for_consumer(data.as_fd(), consumer.as_fd(), word.capacity as usize)
             .and_then(|memory| Ok((memory, self.peer(ProcessId(word.process), doorbell)?)));
         let news = match mapped {
-            Ok((memory, doorbell)) => News::Incoming { sender, memory, doorbell },
+            Ok((memory, doorbell)) => {
+                News::Incoming { sender, memory: Arc::new(memory), bell: PeerBell::Process(doorbell) }
+            }
             Err(error) => News::Broken(error.to_string()),
         };
         self.to_port(receiver, news);
@@ -318,6 +331,7 @@ impl Hub {
     fn before_wait(&self) {
         self.settle_abandoned();
         self.parts.wiring.flush();
+        self.flush_links();
     }
 
     /// Sleeps until `ready`, which is asked whenever anything has happened; `false` when `deadline` came first.
@@ -347,7 +361,11 @@ impl Hub {
                 return true;
             }
         }
-        spin(self.parts.spin, ready, || ear.hears() || port.has_news())
+        let gives_up = || {
+            self.poll_links();
+            ear.hears() || port.has_news()
+        };
+        spin(self.parts.spin, ready, gives_up)
     }
 
     /// Sleeps until a port has what it waits for; `false` when `deadline` came first.
@@ -371,7 +389,7 @@ impl Hub {
         if let Some(port) = port {
             port.counts.sleep();
         }
-        let mut bound = None;
+        let (mut bound, mut seated) = (None, Seated::default());
         let found = loop {
             let bell = self.bell();
             self.look();
@@ -387,7 +405,7 @@ impl Hub {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 break false;
             }
-            self.park(bell, earlier(deadline, bound));
+            self.park(bell, earlier(deadline, bound), &mut seated);
             if ready() {
                 break true;
             }
@@ -433,7 +451,7 @@ impl Hub {
         let found = self.arm_listed() | self.answer_bell() | self.poll_unnoticed();
         let bound = self.sleep_bound();
         if !found && !awake() {
-            self.park(bell, earlier(self.timers.first(), bound));
+            self.park(bell, earlier(self.timers.first(), bound), &mut Seated::default());
         }
         drop(sleeper);
         self.look();
@@ -445,11 +463,6 @@ impl Hub {
     fn bell(&self) -> u32 {
         // SYNC: with the addition in `Doorbell::ring`: what the peer did before it rang is seen after this.
         self.parts.doorbell.word().load(Ordering::SeqCst)
-    }
-
-    fn park(&self, bell: u32, deadline: Option<Instant>) {
-        let handled = self.handled.load(Ordering::Acquire);
-        park::park([(self.parts.doorbell.word(), bell), (self.event_word(), handled)], deadline);
     }
 
     /// When the sleep of whoever turns has to end, if it has to.

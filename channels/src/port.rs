@@ -16,23 +16,45 @@ use transport::{
         wait::{self, Sleep},
     },
     segment::{Doorbell, Mapped},
+    uring::{Link, Links},
 };
 
 /// News for one end.
 #[derive(Debug)]
 pub(crate) enum News {
     /// For a receiver: a sender has opened its ring.
-    Incoming { sender: EndId, memory: Mapped, doorbell: Arc<Doorbell> },
+    Incoming { sender: EndId, memory: Arc<Mapped>, bell: Bell },
     /// For a sender: the ring that it has asked for.
-    Ring(Mapped),
+    Ring(Arc<Mapped>),
     /// For a sender: its receiver is there.
-    Paired { doorbell: Arc<Doorbell> },
+    Paired { bell: Bell },
     /// For a receiver: a sender is no more.
-    SenderOver { sender: EndId, over: Over, last: bool },
+    SenderOver { sender: EndId, over: Over, last: bool, lost: bool },
     /// For a sender: its receiver is no more.
     ReceiverOver { over: Over },
+    /// All that the peer has sent over its link is there; or the link broke.
+    LinkOver { peer: EndId, error: Option<String> },
     /// What came could not be used.
     Broken(String),
+}
+
+/// How the peer is told that there is something to do.
+#[derive(Debug, Clone)]
+pub(crate) enum Bell {
+    /// Its process is rung.
+    Process(Arc<Doorbell>),
+    /// It is on another machine: this process's link plays its part.
+    Link(&'static Links, Arc<Link>),
+}
+
+impl Bell {
+    /// Rings for the peer in that slot.
+    pub(crate) fn ring(&self, slot: u32) {
+        match self {
+            Bell::Process(doorbell) => doorbell.ring(slot),
+            Bell::Link(links, link) => links.rung(link),
+        }
+    }
 }
 
 /// What an end waits for, beside news.

@@ -60,8 +60,18 @@ impl<T> Sender<T> {
     }
 
     /// Gives the sender up: the receiver gets `reason`, after all that was sent.
-    pub fn reset(self, reason: impl Into<String>) {
+    pub fn reset(mut self, reason: impl Into<String>) {
+        self.close_open();
         self.cell.close(Some(reason.into()));
+    }
+
+    /// Gives what is in use up. Only then the manager may be told, who looks whether a link drains the ring.
+    fn close_open(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            // A batch whose iterator panicked.
+            open.flush();
+            open.hub.close(&open.port);
+        }
     }
 }
 
@@ -457,11 +467,7 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        if let Some(open) = &mut self.open {
-            // A batch whose iterator panicked.
-            open.flush();
-            open.hub.close(&open.port);
-        }
+        self.close_open();
         self.cell.close(None);
     }
 }

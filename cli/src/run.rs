@@ -16,7 +16,7 @@ use std::{
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use manager::{
-    Image, JobEnd, JobError, JobSpec, Stop, image::Flaw, image::ImageError, orphans::kill_descendants,
+    Image, JobEnd, JobError, JobSpec, Links, Stop, image::Flaw, image::ImageError, orphans::kill_descendants,
 };
 use protocol::resources::{Cores, Memory, Request};
 use tokio::{
@@ -60,6 +60,9 @@ pub(crate) struct Args {
     /// At the end, write one line of JSON about the job to standard error
     #[arg(long)]
     json: bool,
+    /// Carry channels between processes over connections, as between machines: `plain` or `sealed`
+    #[arg(long, value_name = "HOW", hide = true, value_parser = links)]
+    links: Option<Links>,
     /// The program is a test binary, and only the test's own output counts
     #[arg(long, hide = true)]
     harness: bool,
@@ -67,6 +70,17 @@ pub(crate) struct Args {
     // The first value ends the options of `run`, so that those of the program can't be mistaken for them.
     #[arg(value_names = ["PROGRAM", "ARGS"], required = true, num_args = 1.., trailing_var_arg = true)]
     command: Vec<OsString>,
+}
+
+/// Says the same as `--links`, for programs that are started without it: tests, above all.
+const LINKS_VARIABLE: &str = "ARCHEAN_LINKS";
+
+fn links(text: &str) -> Result<Links, String> {
+    match text {
+        "plain" => Ok(Links::Plain),
+        "sealed" => Ok(Links::Sealed),
+        _ => Err(format!("links are `plain` or `sealed`, not `{text}`")),
+    }
 }
 
 /// A variable as it stands on the command line.
@@ -101,6 +115,7 @@ pub(crate) struct Options {
     /// What is added to the environment of every process.
     process_env: Vec<(OsString, OsString)>,
     request: Request,
+    links: Option<Links>,
     wait: bool,
     is_harness: bool,
     is_json: bool,
@@ -125,6 +140,8 @@ pub(crate) enum RunError {
     Image(#[from] ImageError),
     #[error("the current folder can't be found ({0}); change to one that exists")]
     Directory(io::Error),
+    #[error("{LINKS_VARIABLE}: {0}")]
+    Links(String),
     #[error("the launcher can't be set up: {doing}: {error}")]
     Launcher { doing: &'static str, error: io::Error },
     #[error(transparent)]
@@ -171,6 +188,7 @@ fn prepare(args: Args) -> Result<(PathBuf, Vec<OsString>, Options), RunError> {
             cores: args.cores.unwrap_or(config.request.cores),
             memory: args.memory.unwrap_or(config.request.memory),
         },
+        links: args.links,
         wait: args.wait,
         is_harness: args.harness,
         is_json: args.json,
@@ -216,6 +234,10 @@ fn launch(
     arguments: Vec<OsString>,
     options: Options,
 ) -> Result<Outcome, RunError> {
+    let links = match (options.links, env::var(LINKS_VARIABLE)) {
+        (None, Ok(text)) if !text.is_empty() => Some(links(&text).map_err(RunError::Links)?),
+        (links, _) => links,
+    };
     let inherited: BTreeMap<_, _> = env::vars_os().chain(options.process_env.iter().cloned()).collect();
     let spec = JobSpec {
         image,
@@ -226,6 +248,7 @@ fn launch(
         library_path: env::var_os("LD_LIBRARY_PATH"),
         request: options.request,
         wait: options.wait,
+        links,
         harness: options.is_harness,
     };
     manager::prepare().map_err(RunError::Job)?;

@@ -18,5 +18,5 @@ pub mod store;
 mod wiring;
 
 pub use image::Image;
-pub use service::{JobEnd, JobError, JobSpec, Output, Stop, capacity, prepare, run_job};
+pub use service::{JobEnd, JobError, JobSpec, Links, Output, Stop, capacity, prepare, run_job};
 pub use store::Store;

@@ -324,6 +324,7 @@ fn spec_of(start: &Start) -> Result<JobSpec, RunnerError> {
         request: Request { cores: Cores::from_shares(spec.cores_shares), memory: Memory(spec.memory_bytes) },
         wait: spec.wait,
         harness: spec.harness,
+        links: None,
     })
 }
 

@@ -7,11 +7,13 @@
 mod hearing;
 mod home;
 mod linking;
+mod links;
 mod machine;
 mod processes;
 mod watched;
 mod words;
 
+pub use links::Links;
 pub use machine::{capacity, prepare};
 pub(crate) use watched::{SharedFd, watch};
 
@@ -80,6 +82,8 @@ pub struct JobSpec {
     pub request: Request,
     /// The job lasts until its last process has ended, and not only until its root has.
     pub wait: bool,
+    /// How channels between different processes travel, when they are not to share memory.
+    pub links: Option<Links>,
     /// The root is a test binary: what its harness prints before `init` goes nowhere.
     pub harness: bool,
 }
@@ -229,13 +233,14 @@ pub(crate) struct Service {
     output: Sender<Output>,
     live: BTreeMap<ProcessId, Live>,
     rings: HashMap<u64, (RingFiles, usize)>,
+    links: links::Table,
     events: Words,
     events_file: OwnedFd,
     free_slots: Vec<u32>,
     null: OwnedFd,
     tasks: Vec<JoinHandle<()>>,
-    /// Links that are being made.
-    links: HashMap<u64, (agent::Link, Side)>,
+    /// Links that are being connected.
+    connecting: HashMap<u64, (agent::Link, Side)>,
     /// The way to who makes connections, in a cluster.
     dialer: Option<UnboundedSender<ToDaemon>>,
     /// Something happened that may have ended the job.
@@ -339,12 +344,13 @@ impl Service {
             output,
             live: BTreeMap::new(),
             rings: HashMap::new(),
+            links: links::Table::new(spec.links),
             events,
             events_file,
             free_slots: (0..PROCESSES_MAX).rev().collect(),
             null,
             tasks: Vec::new(),
-            links: HashMap::new(),
+            connecting: HashMap::new(),
             dialer: None,
             over: Rc::new(Notify::new()),
         })))
@@ -434,7 +440,7 @@ impl Service {
         match deed {
             Deed::Effect(Effect::Schedule(_)) => {}
             Deed::Effect(Effect::Tell { to, word, files }) => {
-                if let Err(error) = service.tell(to, *word, files) {
+                if let Err(error) = service.tell_linked(to, *word, files) {
                     let what = format!("a word could not be sent: {error}");
                     service.mind.report(Report::Violation(to, what));
                 }
@@ -457,6 +463,7 @@ impl Service {
             }
             Deed::Expect(link) => service.connect(link, Side::Receiver),
             Deed::Dial(link) => service.connect(link, Side::Sender),
+            Deed::Drain(sender) => service.drain(sender),
         }
     }
 
@@ -548,6 +555,7 @@ impl Service {
         };
         let usage = Usage { wall: live.started.elapsed(), user, system, memory_max_bytes };
         service.free_slots.push(live.slot);
+        service.links.on_ended(process);
         let ended = Said::Ended(Box::new((end, usage, stderr_tail)));
         service.mind.report(Report::Said(process, ended));
         service.hear_out(process);

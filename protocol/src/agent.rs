@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, PartialEq, Message)]
 pub struct ToAgent {
     /// The word.
-    #[prost(oneof = "FromHome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "FromHome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub word: Option<FromHome>,
 }
 
@@ -55,13 +55,16 @@ pub enum FromHome {
     /// The job is over: end what is left of it here.
     #[prost(message, tag = "10")]
     End(End),
+    /// A sender here that is linked, or is to be, is no more: see that its ring is drained.
+    #[prost(message, tag = "11")]
+    Drain(crate::control::End),
 }
 
 /// From an agent to the home.
 #[derive(Clone, PartialEq, Message)]
 pub struct ToHome {
     /// The word.
-    #[prost(oneof = "FromAgent", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "FromAgent", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub word: Option<FromAgent>,
 }
 
@@ -101,6 +104,9 @@ pub enum FromAgent {
     /// A process has printed something.
     #[prost(message, tag = "11")]
     Printed(Printed),
+    /// A link was dialled, and is connected.
+    #[prost(message, tag = "12")]
+    Linked(Number),
 }
 
 /// See [`FromHome::Begin`].
@@ -222,6 +228,9 @@ pub struct Link {
     /// For who dials: what is expected.
     #[prost(message, optional, tag = "9")]
     pub expecting: Option<Expecting>,
+    /// For who dials: the sender is no more already.
+    #[prost(bool, tag = "10")]
+    pub is_over: bool,
 }
 
 /// A connection that is expected.

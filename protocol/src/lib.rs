@@ -7,6 +7,7 @@
 //! * [`limits`]: every bound, in one place.
 //! * [`resources`]: cores and memory, as people write them and as they are counted.
 //! * [`frame`]: the sixteen bytes in front of every message in a ring.
+//! * [`link`]: what goes over a connection between two rings.
 //! * [`control`]: what a process and its manager tell each other.
 //! * [`cluster`]: what machines tell each other before they trust each other.
 //! * [`hello`]: what the two ends of a link between machines say first.
@@ -28,6 +29,7 @@ pub mod hello;
 pub mod ids;
 pub mod image;
 pub mod limits;
+pub mod link;
 pub mod note;
 pub mod placement;
 pub mod resources;

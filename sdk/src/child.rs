@@ -24,6 +24,12 @@ pub struct Child<R> {
     result: PhantomData<fn() -> R>,
 }
 
+impl<R> From<&Child<R>> for ProcessId {
+    fn from(child: &Child<R>) -> ProcessId {
+        child.process
+    }
+}
+
 impl<R> Child<R> {
     pub(crate) fn new(
         hub: &'static Hub,

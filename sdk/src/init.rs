@@ -27,7 +27,7 @@ use protocol::{
         CONTROL_VARIABLE, Framing, FromManager, FromProcess, HARNESS_STDOUT_FD, Hello, LastWords, ToProcess,
         Welcome,
     },
-    ids::{EndId, ProcessId},
+    ids::{EndId, MachineId, ProcessId},
     limits::TEXT_BYTES_MAX,
     note::{Note, VERSION},
     resources::Cores,
@@ -166,6 +166,7 @@ fn connect(fd: &OsString) -> Result<Option<Work>, String> {
         parent: welcome.parent.map(ProcessId),
         name: welcome.name.clone(),
         cores,
+        machine: MachineId(welcome.machine),
     };
     ME.set(me).map_err(|_| "it has joined one already".to_owned())?;
     hub.tell_later(FromProcess::Hello(Hello { version: VERSION }));

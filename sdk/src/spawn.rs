@@ -5,7 +5,7 @@ use std::{fmt, future::poll_fn, marker::PhantomData, pin::Pin, sync::Arc, task::
 use channels::{Data, EndCell, Refused, data, hub::Hub};
 use protocol::{
     control::{self, FromProcess, Number, SpawnFailure, Variable},
-    ids::ProcessId,
+    ids::{MachineId, ProcessId},
     limits::{ARGUMENT_BYTES_MAX, ENV_BYTES_MAX, FRAME_ENDS_MAX, NAME_BYTES_MAX},
     resources::{Cores, Memory, ParseError},
 };
@@ -148,14 +148,14 @@ impl<F, A, M> Spawn<F, A, M> {
 
     /// Puts it on the machine of that process, which may be this one ([`me`](crate::me)). Without it, it is put on the
     /// machine of its parent if there is room, and else on another.
-    pub fn near(mut self, process: ProcessId) -> Self {
-        self.options.near = Some(process);
+    pub fn near(mut self, process: impl Into<ProcessId>) -> Self {
+        self.options.near = Some(process.into());
         self
     }
 
     /// Puts it on any machine but the one of that process.
-    pub fn apart_from(mut self, process: ProcessId) -> Self {
-        self.options.apart_from = Some(process);
+    pub fn apart_from(mut self, process: impl Into<ProcessId>) -> Self {
+        self.options.apart_from = Some(process.into());
         self
     }
 
@@ -396,9 +396,21 @@ pub struct Me {
     pub(crate) parent: Option<ProcessId>,
     pub(crate) name: String,
     pub(crate) cores: Cores,
+    pub(crate) machine: MachineId,
+}
+
+impl From<&Me> for ProcessId {
+    fn from(me: &Me) -> ProcessId {
+        me.id
+    }
 }
 
 impl Me {
+    /// The machine that it runs on: zero when this machine is all there is.
+    pub fn machine(&self) -> MachineId {
+        self.machine
+    }
+
     /// The process's id.
     pub fn id(&self) -> ProcessId {
         self.id

@@ -15,8 +15,12 @@
 //! The **consumer file** is one page, written by the consumer and by nobody else:
 //!
 //! ```text
-//!  consumer page:  0 mode, slot, cpu       128 consumed
+//!  consumer page:  0 mode, slot, cpu, drainer       128 consumed
 //! ```
+//!
+//! When the two sides are on different machines, each has a ring of its own, and a link between them plays the
+//! consumer of one and the producer of the other. `drainer` says whether one drains the
+//! sender's ring: its process, or the manager when the process did not come to it.
 //!
 //! What the two sides look at in the other's page while messages flow (`waiting`, `mode`) changes rarely and has a
 //! pair of cache lines to itself, away from `consumed`, which changes with every message.
@@ -39,6 +43,8 @@
 //! ```text
 //!  record:  0 end   16 kind   20 name length   24 frames   32 bytes   40 full   48 sleeps   56 wakes   64 name … 128
 //! ```
+
+use protocol::link::DESCRIPTION_BYTES;
 
 use crate::sync::{AtomicU32, AtomicU64};
 
@@ -126,6 +132,8 @@ pub struct ConsumerLine {
     pub mode: AtomicU32,
     /// Where the consumer is found.
     pub address: Address,
+    /// Zero, or [`DRAINED_BY_LINK`].
+    pub drainer: AtomicU32,
 }
 
 impl std::ops::Deref for ConsumerWords {
@@ -140,6 +148,9 @@ impl std::ops::Deref for ConsumerWords {
 /// The consumer may be asleep: the producer fences, looks again, and wakes it. Without this bit it streams: it looks
 /// by itself, often, and the producer need not look whether it sleeps.
 pub const MODE_SLEEPY: u32 = 1;
+
+/// A link drains the ring. As long as none does, whoever has the ring's files may begin to.
+pub const DRAINED_BY_LINK: u32 = 1;
 
 /// The size of a process's slot in the events file.
 pub const EVENT_SLOT_BYTES: usize = 64;
@@ -191,7 +202,8 @@ const _: () = {
     assert!(size_of::<ProducerWords>() == 128);
     assert!(size_of::<ConsumerWords>() == 256);
     assert!(std::mem::offset_of!(ConsumerWords, consumed) == 128);
-    assert!(TYPE_NAME_OFFSET + TYPE_NAME_BYTES_MAX <= PRODUCER_WORDS_OFFSET);
+    assert!(TYPE_NAME_OFFSET + TYPE_NAME_BYTES_MAX <= DESCRIPTION_BYTES);
+    assert!(DESCRIPTION_BYTES <= PRODUCER_WORDS_OFFSET);
     assert!(PRODUCER_WORDS_OFFSET + size_of::<ProducerWords>() <= PAGE_BYTES);
     assert!(size_of::<ConsumerWords>() <= PAGE_BYTES);
     assert!(SLOTS / 64 <= 64 * (SLOT_BITS_OFFSET - SLOT_SUMMARY_OFFSET) / 8);

@@ -82,8 +82,17 @@ fn monotonic_in(left: Duration) -> libc::timespec {
 
 /// Wakes everybody who sleeps on `word`, in this process and in others.
 pub fn wake(word: &AtomicU32) {
+    wake_some(word, libc::c_int::MAX);
+}
+
+/// Wakes one of those who sleep on `word`.
+pub fn wake_one(word: &AtomicU32) {
+    wake_some(word, 1);
+}
+
+fn wake_some(word: &AtomicU32, count: libc::c_int) {
     // SAFETY: the word is borrowed; the kernel reads no more than its address.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, libc::c_int::MAX) };
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use protocol::limits::{RING_BYTES_MAX, RING_BYTES_MIN};
+use protocol::{
+    limits::{RING_BYTES_MAX, RING_BYTES_MIN},
+    link::DESCRIPTION_BYTES,
+};
 
 use crate::{
     layout::{
@@ -21,6 +24,7 @@ use crate::{
         SLOT_SUMMARY_OFFSET, SLOTS, TYPE_HASH_OFFSET, TYPE_NAME_BYTES_MAX, TYPE_NAME_LENGTH_OFFSET,
         TYPE_NAME_OFFSET,
     },
+    link::{Description, Linked},
     ring::Memory,
 };
 
@@ -184,6 +188,8 @@ pub struct Mapped {
     /// The producer page, in `data`; the frames follow it.
     start: NonNull<u8>,
     capacity: usize,
+    /// What lies at this position or behind it has not arrived yet. Where no link fills the ring, all has.
+    arrived: AtomicU64,
     consumer: Map,
     /// Unmapped when it is dropped.
     _data: Map,
@@ -193,6 +199,9 @@ pub struct Mapped {
 unsafe impl Send for Mapped {}
 // SAFETY: as above.
 unsafe impl Sync for Mapped {}
+
+/// The length of a frame that has not arrived; nobody writes it.
+static NOT_ARRIVED: AtomicU32 = AtomicU32::new(0);
 
 /// Rings from this size on are mapped in huge pages where the system has them for shared memory.
 const HUGE_CAPACITY_MIN: usize = 4 << 20;
@@ -209,7 +218,7 @@ impl Mapped {
         consumer: BorrowedFd<'_>,
         capacity: usize,
     ) -> io::Result<Mapped> {
-        Mapped::map(data, consumer, capacity, true)
+        Mapped::map(data, consumer, capacity, true, false)
     }
 
     /// As the consumer maps it: it may write the consumer file.
@@ -221,14 +230,35 @@ impl Mapped {
         consumer: BorrowedFd<'_>,
         capacity: usize,
     ) -> io::Result<Mapped> {
-        Mapped::map(data, consumer, capacity, false)
+        Mapped::map(data, consumer, capacity, false, true)
+    }
+
+    /// As a process maps it whose link fills it: it may write both files.
+    ///
+    /// # Errors
+    /// As for [`for_producer`](Self::for_producer).
+    pub fn for_link(data: BorrowedFd<'_>, consumer: BorrowedFd<'_>, capacity: usize) -> io::Result<Mapped> {
+        let mut mapped = Mapped::map(data, consumer, capacity, true, true)?;
+        mapped.arrived = AtomicU64::new(0);
+        Ok(mapped)
+    }
+
+    /// Maps the consumer file of this ring anew, where it was, so that a link may drain the ring from here. Others may
+    /// look at it meanwhile.
+    ///
+    /// # Errors
+    /// An error of the system calls, among them a file that is too short.
+    pub fn take_consumer(&self, consumer: BorrowedFd<'_>) -> io::Result<()> {
+        check_size(consumer, PAGE_BYTES)?;
+        self.consumer.place(0, consumer, 0, PAGE_BYTES, true)
     }
 
     fn map(
         data: BorrowedFd<'_>,
         consumer: BorrowedFd<'_>,
         capacity: usize,
-        producer: bool,
+        write_data: bool,
+        write_consumer: bool,
     ) -> io::Result<Mapped> {
         if !check_capacity(capacity) {
             return Err(io::Error::other(format!("{capacity} is no capacity of a ring")));
@@ -237,12 +267,12 @@ impl Mapped {
         let is_huge = capacity >= HUGE_CAPACITY_MIN;
         let map = Map::reserve(PAGE_BYTES + 2 * capacity + if is_huge { HUGE_PAGE_BYTES } else { 0 })?;
         let first = if is_huge { map.start.as_ptr().align_offset(HUGE_PAGE_BYTES) } else { 0 };
-        map.place(first, data, 0, PAGE_BYTES + capacity, producer)?;
-        map.place(first + PAGE_BYTES + capacity, data, PAGE_BYTES, capacity, producer)?;
-        let consumer = Map::whole(consumer, PAGE_BYTES, !producer)?;
+        map.place(first, data, 0, PAGE_BYTES + capacity, write_data)?;
+        map.place(first + PAGE_BYTES + capacity, data, PAGE_BYTES, capacity, write_data)?;
+        let consumer = Map::whole(consumer, PAGE_BYTES, write_consumer)?;
         // SAFETY: `first` lies in the reservation, by the size that it was given.
         let start = unsafe { map.start.add(first) };
-        let mapped = Mapped { start, capacity, consumer, _data: map };
+        let mapped = Mapped { start, capacity, arrived: AtomicU64::new(u64::MAX), consumer, _data: map };
         if is_huge {
             mapped.advise(0, PAGE_BYTES + capacity, libc::MADV_HUGEPAGE);
         }
@@ -261,13 +291,15 @@ impl Mapped {
         let name = &type_name.as_bytes()[..type_name.len().min(TYPE_NAME_BYTES_MAX)];
         let page = self.start.as_ptr();
         // SAFETY: the offsets lie in the producer page, which is mapped; the caller is the producer, which alone
-        // writes it, and no consumer reads before the first frame or the first control message says so.
+        // writes it, and no consumer reads before it sees the magic number, or the first frame or the first control
+        // message says so.
         unsafe {
-            page.cast::<u64>().write_volatile(MAGIC);
             page.add(TYPE_HASH_OFFSET).cast::<u64>().write_volatile(type_hash);
             page.add(TYPE_NAME_LENGTH_OFFSET).cast::<u32>().write_volatile(name.len() as u32);
             std::ptr::copy_nonoverlapping(name.as_ptr(), page.add(TYPE_NAME_OFFSET), name.len());
         }
+        // SYNC: with the load in `Linked::description`.
+        self.description_words()[0].store(MAGIC, Ordering::Release);
     }
 
     /// The hash and the name of the type that the ring carries, as the producer wrote them; `None` when it has
@@ -285,6 +317,12 @@ impl Mapped {
             (page.cast::<u64>().read_volatile(), hash, name)
         };
         (magic == MAGIC).then_some((hash, name))
+    }
+
+    /// The words of the description, of which the first is the magic number.
+    fn description_words(&self) -> &[AtomicU64; DESCRIPTION_BYTES / 8] {
+        // SAFETY: the page is mapped, aligned, and lives as long as `self`; any bytes are valid words.
+        unsafe { self.start.cast().as_ref() }
     }
 
     #[inline]
@@ -306,6 +344,10 @@ unsafe impl Memory for Mapped {
     #[inline]
     fn length_word(&self, position: u64) -> &AtomicU32 {
         debug_assert!(position.is_multiple_of(16));
+        // SYNC: with the store in `link::Incoming`. What is not published yet may be there by half, or be sealed.
+        if position >= self.arrived.load(Ordering::Acquire) {
+            return &NOT_ARRIVED;
+        }
         // SAFETY: a multiple of sixteen bytes into a page is aligned; the word lies in the mapping, which lives as
         // long as `self`; both sides access it atomically, and any bytes are a valid `u32`.
         unsafe { AtomicU32::from_ptr(self.at(position).cast()) }
@@ -331,6 +373,32 @@ unsafe impl Memory for Mapped {
 
     fn prepare(&self, offset: usize, len: usize) {
         self.advise(PAGE_BYTES + offset, len, libc::MADV_POPULATE_WRITE);
+    }
+}
+
+impl Linked for Mapped {
+    fn description(&self) -> Option<Description> {
+        let mut bytes = [0; DESCRIPTION_BYTES];
+        let words = self.description_words();
+        // SYNC: with the store in `describe`.
+        if words[0].load(Ordering::Acquire) != MAGIC {
+            return None;
+        }
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        Some(bytes)
+    }
+
+    fn set_description(&self, description: &Description) {
+        // The first word last: it says that the others are there.
+        for (word, bytes) in self.description_words().iter().zip(description.as_chunks().0).rev() {
+            word.store(u64::from_ne_bytes(*bytes), Ordering::Release);
+        }
+    }
+
+    fn arrived(&self) -> &AtomicU64 {
+        &self.arrived
     }
 }
 
@@ -404,6 +472,15 @@ impl Doorbell {
             self.mark(slot);
         }
         self.wake();
+    }
+
+    /// As [`ring`](Self::ring), by the process itself when nobody sleeps: whoever looks at the word sees that it
+    /// changed.
+    pub fn ring_awake(&self, slot: u32) {
+        if slot != 0 {
+            self.mark(slot);
+        }
+        self.word().fetch_add(1, Ordering::SeqCst);
     }
 
     fn mark(&self, slot: u32) {

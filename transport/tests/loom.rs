@@ -21,6 +21,7 @@ use transport::{
         Consumer, Memory, Producer, Wake,
         wait::{Sleep, begin_frame_wait, begin_room_wait, end_room_wait, is_frame_at},
     },
+    seat::{Holder, Seat},
     sync::{AtomicU32, Ordering},
 };
 
@@ -442,4 +443,41 @@ fn a_producer_that_needs_one_frame_released_is_woken() {
 #[test]
 fn a_producer_that_needs_two_frames_released_is_woken() {
     full_ring(128, &[16, 16, 16], 48);
+}
+
+/// Whoever sleeps because the seat is taken gets it, or goes away, in whatever order threads come and go.
+#[test]
+fn nobody_sleeps_while_the_seat_is_free() {
+    let sit = |seat: &Seat, goes_away: bool| {
+        loop {
+            let turn = seat.turn().load(Ordering::SeqCst);
+            let waiting = seat.wait();
+            if seat.try_take(Holder::Waiter) {
+                drop(waiting);
+                let _ = seat.leave();
+                return;
+            }
+            while seat.turn().load(Ordering::SeqCst) == turn {
+                thread::yield_now();
+            }
+            drop(waiting);
+            if goes_away {
+                // It has what it waited for.
+                let _ = seat.pass_on();
+                return;
+            }
+        }
+    };
+    check(move || {
+        let seat = Arc::new(Seat::default());
+        assert!(seat.try_take(Holder::Waiter));
+        let threads = [false, true].map(|goes_away| {
+            let seat = seat.clone();
+            thread::spawn(move || sit(&seat, goes_away))
+        });
+        let _ = seat.leave();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(seat.holder(), Holder::Nobody);
+        assert!(!seat.is_wanted());
+    });
 }

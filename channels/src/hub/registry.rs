@@ -21,7 +21,7 @@ use transport::{
 };
 
 use super::{Hub, TURNS, lock};
-use crate::port::{Counts, News, Polled, Port, Wait};
+use crate::port::{Bell as PeerBell, Counts, News, Polled, Port, Wait};
 
 #[derive(Default)]
 pub(super) struct Registry {
@@ -68,7 +68,7 @@ impl Hub {
             port
         };
         if let Some(doorbell) = lock(&self.rings).doorbells.remove(&end) {
-            port.deliver(News::Paired { doorbell });
+            port.deliver(News::Paired { bell: PeerBell::Process(doorbell) });
         }
         self.look();
         port
@@ -85,6 +85,7 @@ impl Hub {
         }
         drop(registry);
         port.forget();
+        self.close_links(port.end);
     }
 
     /// Says a word about an end before its closing can be said; `false` when it is closed already.

@@ -10,16 +10,46 @@ use protocol::{
     control::{FromProcess, Malformed, NeedRing, OpenSender, Ring},
     ids::EndId,
 };
-use transport::segment::{Doorbell, Mapped};
+use transport::{
+    segment::{Doorbell, Mapped},
+    uring::Link,
+};
 
-use super::{Hub, lock};
+use super::{Hub, links::Handed, lock};
 use crate::port::News;
 
 #[derive(Default)]
 pub(super) struct Rings {
     unused: Vec<UnusedRing>,
+    /// Rings that senders of this process write.
+    pub(super) used: HashMap<EndId, UsedRing>,
+    /// Links for senders whose rings are not used yet.
+    pub(super) handed: HashMap<EndId, Handed>,
+    /// The links of each end.
+    pub(super) links: HashMap<EndId, Vec<Arc<Link>>>,
     /// Doorbells of the receivers of rings that are meant for senders which were not used yet.
     pub(super) doorbells: HashMap<EndId, Arc<Doorbell>>,
+}
+
+impl Rings {
+    pub(super) fn has_unused(&self, ring: u64) -> bool {
+        self.unused.iter().any(|unused| unused.id == ring)
+    }
+
+    /// A sender is about to write its ring.
+    fn use_one(&mut self, sender: EndId) {
+        let handed = self.handed.remove(&sender);
+        self.used.insert(sender, UsedRing { memory: None, handed });
+    }
+}
+
+/// A ring that a sender writes, or is about to.
+#[derive(Default)]
+pub(super) struct UsedRing {
+    /// Absent before it does.
+    pub(super) memory: Option<Arc<Mapped>>,
+    /// A link that came before it does.
+    pub(super) handed: Option<Handed>,
 }
 
 /// A ring that no sender writes yet.
@@ -43,8 +73,8 @@ impl UnusedRing {
     }
 
     /// Its memory, as the sender maps it.
-    pub(crate) fn map(&self) -> std::io::Result<Mapped> {
-        Mapped::for_producer(self.data.as_fd(), self.consumer.as_fd(), self.capacity)
+    pub(crate) fn map(&self) -> std::io::Result<Arc<Mapped>> {
+        Mapped::for_producer(self.data.as_fd(), self.consumer.as_fd(), self.capacity).map(Arc::new)
     }
 }
 
@@ -64,7 +94,11 @@ impl Hub {
             Some(sender) => {
                 let is_open = self.tell_if_open(sender, || unused.opened_by(sender));
                 if is_open {
-                    let news = unused.map().map_or_else(|error| News::Broken(error.to_string()), News::Ring);
+                    let mapped = unused.map();
+                    if let Ok(memory) = &mapped {
+                        self.use_ring(sender, memory);
+                    }
+                    let news = mapped.map_or_else(|error| News::Broken(error.to_string()), News::Ring);
                     self.to_port(sender, news);
                 }
             }
@@ -77,6 +111,7 @@ impl Hub {
         let mut rings = lock(&self.rings);
         rings.unused.retain(|ring| ring.sender != Some(end));
         rings.doorbells.remove(&end);
+        rings.handed.remove(&end);
     }
 
     /// A ring for that sender, if there is one; rather the one that is meant for it.
@@ -85,6 +120,7 @@ impl Hub {
         let meant =
             rings.unused.iter().position(|ring| ring.sender == Some(sender) && ring.capacity == capacity);
         let index = meant.or_else(|| rings.unused.iter().position(|ring| ring.is_for(sender, capacity)))?;
+        rings.use_one(sender);
         Some(rings.unused.swap_remove(index))
     }
 

@@ -14,10 +14,16 @@ use rkyv::util::AlignedVec;
 use transport::{
     park,
     ring::{Consumer, Frame, Memory, Wake, wait},
-    segment::{Doorbell, Mapped},
+    segment::Mapped,
 };
 
-use crate::{Data, data::type_hash, error::RecvError, hub::Hub, port::Counts};
+use crate::{
+    Data,
+    data::type_hash,
+    error::RecvError,
+    hub::Hub,
+    port::{Bell, Counts},
+};
 
 /// One sender's ring.
 pub(crate) struct Inbound {
@@ -26,11 +32,14 @@ pub(crate) struct Inbound {
     /// The last frame of the message that is lent.
     pub(crate) front: Frame,
     pub(crate) consumer: Consumer<Arc<Mapped>>,
+    /// How the sender came to its end.
     pub(super) over: Option<Over>,
+    /// What it has sent comes over a link, and there may be more.
+    pub(super) is_linked: bool,
     /// The type that it carries was found to be the receiver's, with its first frame: before that the sender may
     /// not have said what it is.
     pub(super) is_checked: bool,
-    doorbell: Arc<Doorbell>,
+    bell: Bell,
     counts: Counts,
     /// What came of a message in parts, or the copy of one.
     whole: AlignedVec<16>,
@@ -56,7 +65,7 @@ impl Inbound {
         hub: &'static Hub,
         sender: EndId,
         memory: Arc<Mapped>,
-        doorbell: Arc<Doorbell>,
+        bell: Bell,
         counts: Counts,
     ) -> Self {
         Inbound {
@@ -65,12 +74,18 @@ impl Inbound {
             front: Frame::default(),
             consumer: Consumer::new(memory),
             over: None,
+            is_linked: matches!(bell, Bell::Link(..)),
             is_checked: false,
-            doorbell,
+            bell,
             counts,
             whole: AlignedVec::new(),
             complete: None,
         }
+    }
+
+    /// Whether the sender is over, and all that it had sent is there.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.is_some() && !self.is_linked
     }
 
     /// Looks for the next message, and puts one in parts together as far as it has come.
@@ -196,7 +211,7 @@ impl Inbound {
     #[cold]
     fn wake(&mut self, slot: u32) {
         wait::tell_cpu(&self.consumer.memory().consumer_words().address, park::cpu());
-        self.doorbell.ring(slot);
+        self.bell.ring(slot);
         self.counts.wake();
     }
 

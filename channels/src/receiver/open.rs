@@ -83,7 +83,7 @@ impl Open {
                 continue;
             }
             // The search above came after the news that a sender is over, and so after all that it had sent.
-            if let Some(index) = self.inbound.iter().position(|inbound| inbound.over.is_some()) {
+            if let Some(index) = self.inbound.iter().position(Inbound::is_over) {
                 self.waits.swap_remove(index);
                 match self.inbound.swap_remove(index).over.map(RecvError::from) {
                     None | Some(RecvError::Closed) => self.final_word = RecvError::Closed,
@@ -133,17 +133,26 @@ impl Open {
     fn take_news(&mut self) -> Result<(), RecvError> {
         for news in self.port.take_news() {
             match news {
-                News::Incoming { sender, memory, doorbell } => {
-                    let memory = Arc::new(memory);
+                News::Incoming { sender, memory, bell } => {
                     self.waits.push(Wait { memory: memory.clone(), position: 0, side: Side::Consumer });
-                    self.inbound.push(Inbound::new(self.hub, sender, memory, doorbell, self.port.counts));
+                    self.inbound.push(Inbound::new(self.hub, sender, memory, bell, self.port.counts));
                 }
-                News::SenderOver { sender, over, last } => {
+                News::SenderOver { sender, over, last, lost } => {
                     self.last |= last;
                     match self.inbound.iter_mut().find(|inbound| inbound.sender == sender) {
-                        Some(inbound) => inbound.over = Some(over),
+                        Some(inbound) => {
+                            inbound.over = Some(over);
+                            inbound.is_linked &= !lost;
+                        }
                         None if over == Over::Closed => self.final_word = RecvError::Closed,
                         None => self.untold.push_back(over.into()),
+                    }
+                }
+                News::LinkOver { peer, error } => {
+                    if let Some(inbound) = self.inbound.iter_mut().find(|inbound| inbound.sender == peer) {
+                        inbound.is_linked = false;
+                        let broken = error.map(|reason| Over::Reset { reason });
+                        inbound.over = inbound.over.take().or(broken);
                     }
                 }
                 News::Broken(text) => return Err(RecvError::Broken(text)),

@@ -15,14 +15,14 @@ use transport::{
     layout::RECORD_SENDER,
     park,
     ring::{Claim, Corrupt, Memory, Producer, Wake, wait},
-    segment::{Doorbell, Mapped},
+    segment::Mapped,
 };
 
 use crate::{
     end::EndCell,
     error::Reason,
     hub::{Ear, Hub},
-    port::{News, Port, Side, Wait},
+    port::{Bell, News, Port, Side, Wait},
 };
 
 /// See the [module](self).
@@ -37,6 +37,9 @@ pub(super) struct Open {
     asked: bool,
 }
 
+/// A link is told to send whenever such a part of the ring was committed.
+const PUSHED_PART: usize = 8;
+
 /// The type of a sender's messages, as receivers are told.
 #[derive(Clone, Copy)]
 pub(super) struct Carried {
@@ -47,7 +50,7 @@ pub(super) struct Carried {
 /// What is known of the receiver.
 #[derive(Default)]
 pub(super) struct Peer {
-    doorbell: Option<Arc<Doorbell>>,
+    bell: Option<Bell>,
     over: Option<Over>,
     broken: Option<String>,
 }
@@ -60,6 +63,8 @@ pub(super) struct Ring {
     /// Whether the receiver must be woken.
     wake: Wake,
     wait: [Wait; 1],
+    /// The link that drains it, and up to where it was told to.
+    link: Option<(Bell, u64)>,
 }
 
 /// What a value's serialiser says: how many bytes it takes, and the ends that it holds.
@@ -105,8 +110,10 @@ impl Open {
             self.hub.want_ring(cell.id, cell.capacity);
             return Ok(());
         };
-        self.take_up(unused.map().map_err(|error| Reason::Broken(error.to_string()))?);
-        if self.peer.doorbell.is_some() {
+        let memory = unused.map().map_err(|error| Reason::Broken(error.to_string()))?;
+        self.take_up(memory.clone());
+        self.hub.use_ring(cell.id, &memory);
+        if self.peer.bell.is_some() {
             // The receiver has the ring already; the manager need not hear of its use before it does.
             self.hub.tell_later(unused.opened_by(cell.id));
         } else {
@@ -121,15 +128,25 @@ impl Open {
         {
             self.take_up(memory);
         }
+        if let (Some(ring), Some(bell @ Bell::Link(..))) = (&mut self.ring, &self.peer.bell)
+            && ring.link.is_none()
+        {
+            ring.producer.set_stride(ring.producer.memory().capacity() / PUSHED_PART);
+            ring.link = Some((bell.clone(), 0));
+        }
     }
 
     /// Begins to write a ring.
-    fn take_up(&mut self, memory: Mapped) {
+    fn take_up(&mut self, memory: Arc<Mapped>) {
         memory.describe(self.carries.hash, self.carries.name);
-        let memory = Arc::new(memory);
         let wait = [Wait { memory: memory.clone(), position: 0, side: Side::Producer }];
-        self.ring =
-            Some(Ring { producer: Producer::new(memory), needed: HEADER_BYTES, wake: Wake::No, wait });
+        self.ring = Some(Ring {
+            producer: Producer::new(memory),
+            needed: HEADER_BYTES,
+            wake: Wake::No,
+            wait,
+            link: None,
+        });
     }
 
     /// What has to come before another attempt.
@@ -257,7 +274,7 @@ impl Peer {
     }
 
     /// Takes in what the manager has said; gives the ring that was asked for, if it has come.
-    fn take_news(&mut self, port: &Port) -> Option<Mapped> {
+    fn take_news(&mut self, port: &Port) -> Option<Arc<Mapped>> {
         let mut ring = None;
         if !port.has_news() {
             return ring;
@@ -265,7 +282,8 @@ impl Peer {
         for news in port.take_news() {
             match news {
                 News::Ring(memory) => ring = Some(memory),
-                News::Paired { doorbell } => self.doorbell = Some(doorbell),
+                News::Paired { bell } => self.bell = Some(bell),
+                News::LinkOver { error, .. } => self.broken = self.broken.take().or(error),
                 News::ReceiverOver { over } => self.over = Some(over),
                 News::Broken(text) => self.broken = Some(text),
                 News::Incoming { .. } | News::SenderOver { .. } => {}
@@ -277,14 +295,14 @@ impl Peer {
     /// Rings the receiver's doorbell for its end in that slot.
     #[cold]
     fn ring(&mut self, hub: &Hub, port: &Port, memory: &Mapped, slot: u32) {
-        if self.doorbell.is_none() {
+        if self.bell.is_none() {
             // Whoever sleeps on this ring is paired with it, and the manager told us before it told them.
             hub.look();
             self.take_news(port);
         }
         wait::tell_cpu(&memory.producer_words().address, park::cpu());
-        if let Some(doorbell) = &self.doorbell {
-            doorbell.ring(slot);
+        if let Some(bell) = &self.bell {
+            bell.ring(slot);
             port.counts.wake();
         }
     }
@@ -298,12 +316,23 @@ impl Ring {
     /// Claims room for the next frame, of which so much is known.
     pub(super) fn claim(&mut self, frame: usize) -> Result<Option<Claim<'_, Arc<Mapped>>>, Reason> {
         self.needed = frame;
+        self.push();
         let position = self.producer.position_for(frame);
         let claim = self.producer.claim(frame).map_err(broken)?;
         if claim.is_none() {
             self.wait[0].position = position;
         }
         Ok(claim)
+    }
+
+    /// Has the link send what is committed, if that is much.
+    fn push(&mut self) {
+        let Some((Bell::Link(links, link), pushed)) = &mut self.link else { return };
+        let (position, capacity) = (self.producer.position(), self.producer.memory().capacity());
+        if position - *pushed >= (capacity / PUSHED_PART) as u64 {
+            *pushed = position;
+            links.push(link);
+        }
     }
 
     /// Sends if there is room now.

@@ -34,6 +34,7 @@ pub(super) enum Report {
     Violation(ProcessId, String),
     Heard(u64),
     Expecting(agent::Expecting),
+    Linked(u64),
     LinkFailed(u64, String),
 }
 
@@ -51,6 +52,8 @@ pub(super) enum Deed {
     Hear(u64),
     Expect(agent::Link),
     Dial(agent::Link),
+    /// That sender is no more.
+    Drain(EndId),
 }
 
 /// Who decides for this part of a job.
@@ -91,6 +94,10 @@ pub(super) struct Home {
     rings: HashMap<u64, (MachineId, usize)>,
     /// Links that are being made, with the machines of their rings.
     links: HashMap<u64, (MachineId, agent::Link)>,
+    /// Links that are being dialled, or were.
+    dialled: HashMap<u64, agent::Link>,
+    /// Senders that are linked, and where.
+    linked: HashMap<EndId, MachineId>,
     /// What is to be done here.
     deeds: Vec<Deed>,
 }
@@ -124,6 +131,8 @@ impl Home {
             launching: BTreeMap::new(),
             rings: HashMap::new(),
             links: HashMap::new(),
+            dialled: HashMap::new(),
+            linked: HashMap::new(),
             deeds: Vec::new(),
         }
     }
@@ -233,10 +242,15 @@ impl Home {
                 }
             }
             Report::Expecting(link) => {
-                if let Some((ring_at, dial)) = self.links.get(&link.link).cloned() {
+                if let Some((ring_at, dial)) = self.links.remove(&link.link) {
+                    if let (false, Ok(sender)) = (dial.is_over, EndId::from_word(&dial.sender)) {
+                        self.linked.insert(sender, ring_at);
+                    }
+                    self.dialled.insert(link.link, dial.clone());
                     self.tell(ring_at, Deed::Dial(agent::Link { expecting: Some(link), ..dial }));
                 }
             }
+            Report::Linked(link) => drop(self.dialled.remove(&link)),
             Report::LinkFailed(link, text) => self.on_link_failed(link, &text),
         }
     }
@@ -250,6 +264,7 @@ impl Home {
         };
         self.links =
             self.links.iter().filter(|link| !cut(link)).map(|(id, link)| (*id, link.clone())).collect();
+        self.linked.retain(|_, at| *at != machine);
         // What came before the loss counts, as far as it can be understood without what is lost.
         for hearing in self.hearings.values_mut().filter(|hearing| hearing.machine == machine) {
             hearing.is_done = true;
@@ -263,7 +278,8 @@ impl Home {
 
     /// Both ends of a link that can't be made are told.
     fn on_link_failed(&mut self, link: u64, text: &str) {
-        let Some((_, link)) = self.links.remove(&link) else { return };
+        let link = self.dialled.remove(&link).or_else(|| Some(self.links.remove(&link)?.1));
+        let Some(link) = link else { return };
         let over = Over::Reset { reason: format!("its receiver's machine can't be reached: {text}") };
         let word = ReceiverOver { sender: link.sender.clone(), over: Some(OverWord::from(&over)) };
         self.tell_process(ProcessId(link.sender_in), FromManager::ReceiverOver(word));
@@ -281,6 +297,11 @@ impl Home {
     // ---- what is to be done
 
     fn route(&mut self, effect: Effect) {
+        if let Effect::Tell { word, .. } = &effect
+            && let FromManager::SenderOver(word) = &**word
+        {
+            self.on_sender_over(word);
+        }
         let machine = match &effect {
             Effect::Schedule(word) => {
                 // Without a scheduler the job is ending.
@@ -325,6 +346,18 @@ impl Home {
         self.tell(machine, Deed::Effect(effect));
     }
 
+    /// A sender is no more: who has its ring has to know, also if it is only about to be linked.
+    fn on_sender_over(&mut self, word: &SenderOver) {
+        for (_, link) in self.links.values_mut().filter(|(_, link)| link.sender == word.sender) {
+            link.is_over = true;
+        }
+        if let Ok(sender) = EndId::from_word(&word.sender)
+            && let Some(machine) = self.linked.remove(&sender)
+        {
+            self.tell(machine, Deed::Drain(sender));
+        }
+    }
+
     fn tell(&mut self, machine: MachineId, deed: Deed) {
         if machine == self.machine {
             return self.deeds.push(deed);
@@ -353,6 +386,7 @@ impl Home {
             capacity: capacity as u64,
             machine: ring_at.0,
             expecting: None,
+            is_over: false,
         };
         self.links.insert(link.link, (ring_at, agent::Link { machine: receiver_at.0, ..link.clone() }));
         self.tell(receiver_at, Deed::Expect(link));

@@ -26,9 +26,11 @@ impl AsRawFd for SharedFd {
 
 impl Steady for SharedFd {}
 
+impl Steady for socket2::Socket {}
+
 /// Has the runtime watch a descriptor.
 pub(crate) fn watch<T: Steady>(inner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: both implementors own the descriptor, alone or together, never exchange it, and so keep it open and
+    // SAFETY: all implementors own the descriptor, alone or together, never exchange it, and so keep it open and
     // the same until they are dropped.
     unsafe { AsyncFd::register(inner) }.map_err(|error| error.into_parts().1)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::{
     agent::{self, FromAgent, FromHome},
-    control::{Malformed, Number, ToManager, ToProcess},
+    control::{End as EndWord, Malformed, Number, ToManager, ToProcess},
     ids::{EndId, ProcessId},
     resources::{Cores, Memory, Request},
 };
@@ -22,6 +22,7 @@ pub(super) fn from_deed(deed: Deed) -> Option<FromHome> {
         Deed::Hear(hearing) => FromHome::Hear(number(hearing)),
         Deed::Expect(link) => FromHome::Expect(link),
         Deed::Dial(link) => FromHome::Dial(link),
+        Deed::Drain(sender) => FromHome::Drain(EndWord { end: sender.to_word() }),
         Deed::Effect(Effect::Schedule(_)) => return None,
         Deed::Effect(Effect::Kill(process)) => FromHome::Kill(number(process.0)),
         Deed::Effect(Effect::FreeRing(ring)) => FromHome::FreeRing(number(ring)),
@@ -71,6 +72,7 @@ pub(super) fn to_deed(word: FromHome) -> Result<Option<Deed>, Malformed> {
         FromHome::Hear(hearing) => Deed::Hear(hearing.number),
         FromHome::Expect(link) => Deed::Expect(link),
         FromHome::Dial(link) => Deed::Dial(link),
+        FromHome::Drain(sender) => Deed::Drain(EndId::from_word(&sender.end)?),
     }))
 }
 
@@ -113,6 +115,7 @@ pub(super) fn from_report(report: Report) -> FromAgent {
         Report::Violation(process, text) => FromAgent::Violation(failed(process.0, text)),
         Report::Heard(hearing) => FromAgent::Heard(Number { number: hearing }),
         Report::Expecting(link) => FromAgent::Expecting(link),
+        Report::Linked(link) => FromAgent::Linked(Number { number: link }),
         Report::LinkFailed(link, text) => FromAgent::LinkFailed(failed(link, text)),
     }
 }
@@ -150,6 +153,7 @@ pub(super) fn to_report(word: FromAgent) -> Result<Option<Report>, Malformed> {
         FromAgent::Violation(failed) => Report::Violation(ProcessId(failed.number), failed.text),
         FromAgent::Heard(hearing) => Report::Heard(hearing.number),
         FromAgent::Expecting(link) => Report::Expecting(link),
+        FromAgent::Linked(link) => Report::Linked(link.number),
         FromAgent::LinkFailed(failed) => Report::LinkFailed(failed.number, failed.text),
         FromAgent::Printed(_) => return Ok(None),
     }))

@@ -5,10 +5,10 @@ use protocol::{
     ids::EndId,
 };
 
-use super::{Corrupt, Memory, Wake};
+use super::{Corrupt, Memory, Wake, wait};
 use crate::{
     layout::MODE_SLEEPY,
-    sync::{AtomicU32, Ordering, fence, spin_loop},
+    sync::{AtomicU32, Ordering, spin_loop},
 };
 
 /// The side of a ring that reads frames.
@@ -253,14 +253,7 @@ impl<M: Memory> Consumer<M> {
         self.memory.consumer_words().consumed.store(self.tail, Ordering::Release);
         // No fence, it would cost every message: a producer that goes to sleep just now, unseen here, looks again
         // after a first sleep that is bounded.
-        let waiting = self.memory.producer_words().waiting.load(Ordering::Relaxed);
-        if waiting == 0 || waiting > self.tail || waiting == self.woken {
-            return Wake::No;
-        }
-        self.woken = waiting;
-        // SYNC: with the store in `wait::begin_room_wait`, which comes after the slot.
-        fence(Ordering::Acquire);
-        Wake::Peer(self.memory.producer_words().address.slot.load(Ordering::Relaxed))
+        wait::room_wake(&self.memory, self.tail, &mut self.woken)
     }
 
     /// To be called now and then while frames come. When enough came without a wait in between, the consumer

@@ -8,10 +8,10 @@ use protocol::{
     limits::FRAME_ENDS_MAX,
 };
 
-use super::{Corrupt, Memory, Wake};
+use super::{Corrupt, Memory, Wake, wait};
 use crate::{
-    layout::{MODE_SLEEPY, PAGE_BYTES},
-    sync::{Ordering, fence, spin_loop},
+    layout::PAGE_BYTES,
+    sync::{Ordering, spin_loop},
 };
 
 /// The side of a ring that writes frames.
@@ -35,6 +35,8 @@ pub struct Producer<M> {
     touched: usize,
     /// The last skip that began in an empty ring.
     skipped: Range<u64>,
+    /// So many bytes it may write at most without looking at anything else.
+    stride: u64,
 }
 
 /// Free space in a ring, to be filled with one frame. Dropping it publishes nothing.
@@ -80,6 +82,7 @@ impl<M: Memory> Producer<M> {
             consumed: 0,
             touched,
             skipped: 0..0,
+            stride: u64::MAX,
         }
     }
 
@@ -87,6 +90,18 @@ impl<M: Memory> Producer<M> {
     #[inline]
     pub fn memory(&self) -> &M {
         &self.memory
+    }
+
+    /// Where the next frame goes.
+    pub fn position(&self) -> u64 {
+        self.head
+    }
+
+    /// Has [`claim_usual`](Self::claim_usual) give nothing whenever so many bytes were written, so that its caller can
+    /// look at other things.
+    pub fn set_stride(&mut self, bytes: usize) {
+        self.stride = bytes as u64;
+        self.clear = self.clear.min(self.head.saturating_add(self.stride));
     }
 
     /// Claims free space for a frame; `None` when one of `frame_bytes` has no room. Frames that are held have to be
@@ -139,6 +154,7 @@ impl<M: Memory> Producer<M> {
             }
             _ => self.head,
         };
+        self.clear = self.clear.min(self.head.saturating_add(self.stride));
         Ok((free >= frame_bytes).then_some(Claim { free, skip, producer: self }))
     }
 
@@ -163,7 +179,7 @@ impl<M: Memory> Producer<M> {
         self.memory.length_word(self.head).store(0, Ordering::Relaxed);
         // SYNC: with the load in `Consumer::peek`: who sees the length sees the frames and the zero behind them.
         self.memory.length_word(position).store(length, Ordering::Release);
-        self.wake()
+        wait::frame_wake(&self.memory, &mut self.woken)
     }
 
     /// Bytes that are written and not published.
@@ -285,24 +301,6 @@ impl<M: Memory> Producer<M> {
             start.add(KIND_OFFSET).cast::<u32>().write(kind.to_le());
             start.add(SEQUENCE_OFFSET).cast::<u64>().write(u64::from(self.sequence).to_le());
         }
-    }
-
-    /// Whether the consumer sleeps, or is about to.
-    #[inline]
-    fn wake(&mut self) -> Wake {
-        let words = self.memory.consumer_words();
-        if words.mode.load(Ordering::Relaxed) & MODE_SLEEPY == 0 {
-            return Wake::No;
-        }
-        // SYNC: with the fence in `wait::begin_frame_wait`: either it sees the frame, or this sees its wait.
-        fence(Ordering::SeqCst);
-        // SYNC: with the wait's number in `wait::begin_frame_wait`, which comes after the slot.
-        let mode = words.mode.load(Ordering::Acquire);
-        if mode & MODE_SLEEPY == 0 || mode == self.woken {
-            return Wake::No;
-        }
-        self.woken = mode;
-        Wake::Peer(words.address.slot.load(Ordering::Relaxed))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Both functions keep all their state in the words that the peer reads, so that whoever sleeps on behalf of an
 //! end, its own thread or a driver that serves many, may call them.
 
-use super::{Memory, prefetch};
+use super::{Memory, Wake, prefetch};
 use crate::{
     layout::{Address, MODE_SLEEPY},
     sync::{Ordering, fence},
@@ -47,6 +47,11 @@ pub fn begin_frame_wait(memory: &impl Memory) -> Sleep {
     if before & MODE_SLEEPY == 0 { Sleep::Bounded } else { Sleep::Sound }
 }
 
+/// Says that the consumer looks by itself from now on, and need not be woken. The number of its last wait stays.
+pub fn end_frame_wait(memory: &impl Memory) {
+    memory.consumer_words().mode.fetch_and(!MODE_SLEEPY, Ordering::Relaxed);
+}
+
 /// Says that the producer is about to sleep until the consumer has reached `position`. To be followed by a last
 /// look, and when the sleep is over by [`end_room_wait`].
 pub fn begin_room_wait(memory: &impl Memory, position: u64) -> Sleep {
@@ -63,6 +68,37 @@ pub fn begin_room_wait(memory: &impl Memory, position: u64) -> Sleep {
 /// Says that the producer does not wait any more.
 pub fn end_room_wait(memory: &impl Memory) {
     memory.producer_words().waiting.store(0, Ordering::Relaxed);
+}
+
+/// Whether the producer waits for the consumer to be where it now is, at `position`, and was not woken for that yet.
+#[inline]
+pub(crate) fn room_wake(memory: &impl Memory, position: u64, woken: &mut u64) -> Wake {
+    let waiting = memory.producer_words().waiting.load(Ordering::Relaxed);
+    if waiting == 0 || waiting > position || waiting == *woken {
+        return Wake::No;
+    }
+    *woken = waiting;
+    // SYNC: with the store in `begin_room_wait`, which comes after the slot.
+    fence(Ordering::Acquire);
+    Wake::Peer(memory.producer_words().address.slot.load(Ordering::Relaxed))
+}
+
+/// Whether the consumer sleeps, or is about to, and was not woken from that sleep yet. A frame was just published.
+#[inline]
+pub(crate) fn frame_wake(memory: &impl Memory, woken: &mut u32) -> Wake {
+    let words = memory.consumer_words();
+    if words.mode.load(Ordering::Relaxed) & MODE_SLEEPY == 0 {
+        return Wake::No;
+    }
+    // SYNC: with the fence in `begin_frame_wait`: either it sees the frame, or this sees its wait.
+    fence(Ordering::SeqCst);
+    // SYNC: with the wait's number in `begin_frame_wait`, which comes after the slot.
+    let mode = words.mode.load(Ordering::Acquire);
+    if mode & MODE_SLEEPY == 0 || mode == *woken {
+        return Wake::No;
+    }
+    *woken = mode;
+    Wake::Peer(words.address.slot.load(Ordering::Relaxed))
 }
 
 /// Whether there is a frame at `position`; for whoever waits for it.
