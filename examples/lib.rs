@@ -13,6 +13,8 @@ mod guide {
     mod channels {}
     #[doc = include_str!("../docs/many-ends.md")]
     mod many_ends {}
+    #[doc = include_str!("../docs/connect.md")]
+    mod connect {}
     #[doc = include_str!("../docs/errors.md")]
     mod errors {}
     #[doc = include_str!("../docs/what-a-child-sees.md")]

@@ -10,13 +10,13 @@ use std::{
 };
 
 use protocol::{
-    control::{Close, Declare, FromProcess},
+    control::{Close, FromProcess},
     ids::{EndId, ProcessId},
     limits::{RING_BYTES_DEFAULT, RING_BYTES_MAX, RING_BYTES_MIN},
 };
 use rkyv::{Archive, Place, rancor::Fallible};
 
-use crate::{Data, Receiver, Sender, data::Ends, error::Refused, hub::Hub};
+use crate::{Data, Receiver, Sender, data::Ends, error::Refused, hub::Hub, untyped::untyped_channel};
 
 /// An end's identity and state, shared with a serialiser that has noted it.
 #[derive(Debug)]
@@ -40,6 +40,11 @@ impl EndCell {
     /// An end of this process, not used yet.
     pub(crate) fn unused(id: EndId, capacity: usize) -> Arc<Self> {
         Self::new(id, capacity, UNUSED)
+    }
+
+    /// An end in a process that is not part of a job.
+    pub(crate) fn not_initialised(capacity: usize) -> Arc<Self> {
+        Self::new(EndId::default(), capacity, NOT_INITIALISED)
     }
 
     /// Makes it stay here, at its first use.
@@ -112,16 +117,8 @@ pub fn channel<T: Data>() -> (Sender<T>, Receiver<T>) {
 /// The capacity is a power of two from 4 KiB to 1 GiB; `bytes` is brought to the next of them. A message takes
 /// 16 bytes and its archive, brought to a multiple of 16. Memory is used only as far as messages fill it.
 pub fn channel_with_capacity<T: Data>(bytes: usize) -> (Sender<T>, Receiver<T>) {
-    let capacity = bytes.clamp(RING_BYTES_MIN, RING_BYTES_MAX).next_power_of_two();
-    let Some(hub) = Hub::get() else {
-        let end = || EndCell::new(EndId::default(), capacity, NOT_INITIALISED);
-        return (Sender::from_cell(end()), Receiver::from_cell(end()));
-    };
-    let (sender, receiver) = (hub.next_end(), hub.next_end());
-    let word = Declare { receiver: receiver.to_word(), sender: sender.to_word(), capacity: capacity as u64 };
-    hub.tell_later(FromProcess::Declare(word));
-    let end = |id| EndCell::unused(id, capacity);
-    (Sender::from_cell(end(sender)), Receiver::from_cell(end(receiver)))
+    let (sender, receiver) = untyped_channel(bytes);
+    (sender.typed(), receiver.typed())
 }
 
 /// An end inside a value that travels.

@@ -20,6 +20,7 @@ mod select;
 mod sender;
 mod stream;
 mod timers;
+mod untyped;
 
 pub use barrier::{ArchivedMember, Barrier, BarrierError, Late, Member, MemberResolver, Tick};
 pub use broadcast::{Broadcast, Lag};
@@ -32,3 +33,4 @@ pub use receiver::Receiver;
 pub use select::Select;
 pub use sender::{Sender, Slot};
 pub use stream::{IntoSink, IntoStream};
+pub use untyped::{UntypedReceiver, UntypedSender, untyped_channel};

@@ -102,6 +102,17 @@ fn the_quadtree_grows_and_shrinks_and_loses_nobody() {
     assert!(cells.windows(2).any(|pair| pair[0] > pair[1]), "no cell has merged: {cells:?}");
 }
 
+#[test]
+fn the_directory_brings_services_and_clients_together() {
+    let run = Run::example("directory", NONE);
+    let clients =
+        (0..3).map(|number| format!("{number}, double is {}, triple is {}", 2 * number, 3 * number));
+    let services = ["double", "triple"].map(|name| format!("{name} has served 3 clients"));
+    let last = ["the directory has answered 6 questions".to_owned()];
+    let expected: Vec<String> = clients.chain(services).chain(last).collect();
+    assert_eq!(run.success(), (expected.iter().map(String::as_str).collect(), 0));
+}
+
 /// The bits that are set after `tick` ticks are the odd ones among the binomial coefficients of `tick`: those in which
 /// the number above and the number below have no binary digit in common.
 #[test]

@@ -3,6 +3,8 @@
 //! Words from processes, answers of the scheduler and ends of processes come in, effects go out. There is no clock
 //! and no system call here.
 
+mod connect;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -27,6 +29,7 @@ use crate::{
     launch::End,
     wiring::{self, Package, Wiring},
 };
+use connect::{Connection, EndedLately, not_accepted};
 
 /// What has to be done.
 #[derive(Debug)]
@@ -90,12 +93,12 @@ struct Process {
     name: String,
     /// Where it is, once it is placed.
     machine: Option<MachineId>,
-    /// It runs.
-    launched: bool,
     /// The parent's name for the spawn.
     request: u64,
     /// What to start, until it is started.
     waiting: Option<Box<Launch>>,
+    /// It can be told something.
+    runs: bool,
     detached: bool,
     /// It is being killed, and this is how it will have ended.
     killing: Option<Ending>,
@@ -107,6 +110,8 @@ struct Process {
     bereaved: Option<Cause>,
     wanted_rings: VecDeque<(EndId, usize)>,
     unused_rings: usize,
+    /// What it has not accepted yet.
+    connections: BTreeMap<u64, Connection>,
 }
 
 /// A ring that no sender writes yet.
@@ -130,6 +135,8 @@ pub(crate) struct State {
     meant: BTreeMap<EndId, u64>,
     rings: u64,
     job: JobId,
+    connections: u64,
+    ended_lately: EndedLately,
     root: ProcessId,
     root_exit: Option<Exit>,
     root_refused: Option<String>,
@@ -168,6 +175,8 @@ impl State {
             meant: BTreeMap::new(),
             rings: 0,
             job,
+            connections: 0,
+            ended_lately: EndedLately::default(),
             root: id,
             root_exit: None,
             root_refused: None,
@@ -214,8 +223,8 @@ impl State {
             parent: launch.parent,
             name: launch.name.clone(),
             machine: None,
-            launched: false,
             request,
+            runs: false,
             detached: false,
             killing: None,
             verdict: None,
@@ -224,6 +233,7 @@ impl State {
             bereaved: None,
             wanted_rings: VecDeque::new(),
             unused_rings: 0,
+            connections: BTreeMap::new(),
             waiting: None,
         };
         let want =
@@ -311,6 +321,8 @@ impl State {
                 self.record(process, |record| record.last_words = Some(ending));
             }
             FromProcess::Finished(word) => self.on_finished(process, word)?,
+            FromProcess::Connect(word) => self.on_connect(process, word)?,
+            FromProcess::Accept(word) => self.on_accept(process, word.number),
         }
         self.run_wiring(effects);
         Ok(())
@@ -549,11 +561,12 @@ impl State {
         }
         self.run_wiring(effects);
         let Some(record) = self.processes.get_mut(&process) else { return };
-        record.launched = true;
+        record.runs = true;
         if let Some(parent) = record.parent {
             let word = Spawned { request: record.request, process: process.0 };
             self.tell(parent, FromManager::Spawned(word));
         }
+        self.tell_connections(process);
         if let Some(stopping) = self.stopping.clone() {
             self.kill(process, Ending::Killed { by: stopping });
         }
@@ -568,6 +581,7 @@ impl State {
     fn not_spawned(&mut self, process: ProcessId, failure: SpawnFailure, text: String) {
         let Some(record) = self.processes.remove(&process) else { return };
         self.free_unused(process);
+        self.lose_connections(&record, "the process was not started");
         match record.parent {
             Some(parent) if self.processes.contains_key(&parent) => {
                 self.wiring.unpack(Package::Arguments(process), parent);
@@ -581,7 +595,9 @@ impl State {
 
     /// Gives a process up that has not been started.
     fn withdraw(&mut self, process: ProcessId) {
-        self.processes.remove(&process);
+        if let Some(record) = self.processes.remove(&process) {
+            self.lose_connections(&record, "the spawn was given up");
+        }
         self.effects.push(Effect::Schedule(ToScheduler::Withdraw { task: self.task(process) }));
         self.lose(Package::Arguments(process), "the spawn was given up");
     }
@@ -603,7 +619,7 @@ impl State {
     /// A machine is lost, and with it all that ran there.
     pub(crate) fn on_machine_lost(&mut self, machine: MachineId, why: &str) {
         let there = |(_, record): &(&ProcessId, &Process)| record.machine == Some(machine);
-        let lost = self.processes.iter().filter(there).map(|(id, record)| (*id, record.launched));
+        let lost = self.processes.iter().filter(there).map(|(id, record)| (*id, record.runs));
         for (process, is_launched) in lost.collect::<Vec<_>>() {
             let text = format!("machine {machine}: {why}");
             if !is_launched {
@@ -655,7 +671,12 @@ impl State {
             self.withdraw(child);
         }
         let mut effects = Vec::new();
+        let not_accepted = not_accepted(&own);
+        for connection in record.connections.keys() {
+            self.wiring.on_package_lost(Package::Connection(*connection), &not_accepted, &mut effects);
+        }
         self.wiring.on_death(&own, &mut effects);
+        self.ended_lately.add(own.clone());
         if !own.ending.is_success() {
             let told = effects.iter().filter_map(|effect| match effect {
                 wiring::Effect::SenderOver { to, over: Over::Died(_), .. }

@@ -21,6 +21,8 @@ pub(crate) enum Package {
     Arguments(ProcessId),
     /// The result of a process.
     Result(ProcessId),
+    /// A connection that was not accepted yet.
+    Connection(u64),
 }
 
 /// What has to be done.

@@ -11,9 +11,11 @@
 //!
 //! Both numbers are little-endian. Descriptors go along with the first byte of their message.
 
+mod connect;
 mod convert;
 mod framing;
 
+pub use connect::{Connect, ConnectAnswer, ConnectFailure, ConnectRefusal, Connected};
 pub use convert::Malformed;
 pub use framing::{Framing, FramingError, PREFIX_BYTES, encode};
 
@@ -32,7 +34,7 @@ pub const HARNESS_STDOUT_FD: i32 = 4;
 #[derive(Clone, PartialEq, Message)]
 pub struct ToManager {
     /// The word.
-    #[prost(oneof = "FromProcess", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "FromProcess", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub word: Option<FromProcess>,
 }
 
@@ -87,13 +89,19 @@ pub enum FromProcess {
     /// The entry returned.
     #[prost(message, tag = "16")]
     Finished(Finished),
+    /// Give another process the far ends of two channels.
+    #[prost(message, tag = "17")]
+    Connect(Connect),
+    /// A connection was accepted: its ends are this process's.
+    #[prost(message, tag = "18")]
+    Accept(Number),
 }
 
 /// From a manager to a process.
 #[derive(Clone, PartialEq, Message)]
 pub struct ToProcess {
     /// The word.
-    #[prost(oneof = "FromManager", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "FromManager", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub word: Option<FromManager>,
 }
 
@@ -137,6 +145,12 @@ pub enum FromManager {
     /// consumer file (writable) of a ring for what arrives.
     #[prost(message, tag = "11")]
     LinkedReceiver(LinkedReceiver),
+    /// Another process wants a connection. Its ends are this process's when it says that it has accepted it.
+    #[prost(message, tag = "12")]
+    Connected(Connected),
+    /// Whether the other process was told of a connection.
+    #[prost(message, tag = "13")]
+    ConnectAnswer(ConnectAnswer),
 }
 
 /// A number: of a request, a process, a capacity.

@@ -37,6 +37,12 @@ pub const UNUSED_RINGS_MAX: usize = 256;
 /// Ends of channels that the processes of one job may hold together.
 pub const ENDS_MAX: usize = 1 << 20;
 
+/// Connections that may wait until a process accepts them; further ones are refused.
+pub const CONNECTIONS_WAITING_MAX: usize = 1024;
+
+/// Of so many processes that have ended last it is remembered how, for those who want to connect to them.
+pub const ENDED_REMEMBERED: usize = 1024;
+
 /// The most bytes of a process's name.
 pub const NAME_BYTES_MAX: usize = 128;
 

@@ -13,13 +13,15 @@ use std::{
 use channels::hub::{Hub, Wiring};
 use protocol::{
     control::{
-        Close, Ended, Framing, FromManager, FromProcess, Malformed, NotSpawned, SpawnFailure, ToManager,
-        ToProcess, encode,
+        Close, ConnectAnswer, ConnectRefusal, Ended, Framing, FromManager, FromProcess, Malformed,
+        NotSpawned, SpawnFailure, ToManager, ToProcess, encode,
     },
     ending::Exit,
     ids::{EndId, ProcessId},
 };
 use transport::socket::Socket;
+
+use crate::connect::Offers;
 
 /// The process's side of its control socket.
 pub(crate) struct Control {
@@ -32,6 +34,9 @@ pub(crate) struct Control {
     spawns: Mutex<HashMap<u64, Waiting<SpawnAnswer>>>,
     exits: Mutex<HashMap<ProcessId, Waiting<Finish>>>,
     requests: AtomicU64,
+    connects: Mutex<HashMap<u64, Waiting<Option<ConnectRefusal>>>>,
+    connect_requests: AtomicU64,
+    pub(crate) offers: Offers,
 }
 
 /// How the manager answers a wish for a process.
@@ -82,6 +87,9 @@ impl Control {
             spawns: Mutex::default(),
             exits: Mutex::default(),
             requests: AtomicU64::new(0),
+            connects: Mutex::default(),
+            connect_requests: AtomicU64::new(0),
+            offers: Offers::default(),
         })
     }
 
@@ -165,6 +173,13 @@ impl Control {
                     }
                 }
             }
+            Some(FromManager::ConnectAnswer(ConnectAnswer { request, refusal })) => {
+                lock(&self.connects).get_mut(&request).and_then(|waiting| waiting.arrive(refusal))
+            }
+            Some(FromManager::Connected(word)) => {
+                self.offers.arrive(word)?;
+                None
+            }
             // A word of a later version, or the second welcome of a confused manager.
             _ => None,
         };
@@ -192,6 +207,23 @@ impl Control {
         if let Some(Waiting { found: Some(Ok(process)), .. }) = waiting {
             lock(&self.exits).remove(&process);
         }
+    }
+
+    /// A number for one more wish for a connection, which names the answer.
+    pub(crate) fn next_connect(&self) -> u64 {
+        let request = self.connect_requests.fetch_add(1, Ordering::Relaxed);
+        lock(&self.connects).insert(request, Waiting::new());
+        request
+    }
+
+    /// The answer to a wish for a connection, once; `waker` is woken when it comes.
+    pub(crate) fn poll_connect(&self, request: u64, waker: Option<&Waker>) -> Poll<Option<ConnectRefusal>> {
+        poll(&self.connects, &request, waker)
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(crate) fn forget_connect(&self, request: u64) {
+        lock(&self.connects).remove(&request);
     }
 
     /// How a child ended, once; `waker` is woken when it does.

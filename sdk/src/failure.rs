@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt};
 
-use crate::{ExitError, RecvError, SendError, SpawnError};
+use crate::{AcceptError, ConnectError, ExitError, RecvError, SendError, SpawnError};
 
 /// An error as a text, which can be the result of an entry: with it `?` works there.
 ///
@@ -67,6 +67,12 @@ pub enum Error {
     /// A process ended otherwise than by returning.
     #[error(transparent)]
     Exit(ExitError),
+    /// A process was not connected to another.
+    #[error(transparent)]
+    Connect(ConnectError),
+    /// No connection was accepted.
+    #[error(transparent)]
+    Accept(AcceptError),
 }
 
 impl fmt::Debug for Error {
@@ -96,6 +102,18 @@ impl From<RecvError> for Error {
 impl From<ExitError> for Error {
     fn from(error: ExitError) -> Self {
         Error::Exit(error)
+    }
+}
+
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        Error::Connect(error)
+    }
+}
+
+impl From<AcceptError> for Error {
+    fn from(error: AcceptError) -> Self {
+        Error::Accept(error)
     }
 }
 

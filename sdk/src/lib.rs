@@ -58,6 +58,7 @@
 //! Whoever wants tokio makes a runtime in a plain function.
 
 mod child;
+mod connect;
 mod control;
 mod entry;
 mod failure;
@@ -71,10 +72,11 @@ pub use self::serde::{ArchivedSerde, Serde};
 pub use archean_macros::{data, main, test};
 pub use channels::{
     Barrier, BarrierError, Broadcast, Bytes, Data, IntoSink, IntoStream, Lag, Late, Member, Message,
-    PlainData, Reason, Receiver, RecvError, Refused, Select, SendError, Sender, Slot, Tick, channel,
-    channel_with_capacity, hub::block_on,
+    PlainData, Reason, Receiver, RecvError, Refused, Select, SendError, Sender, Slot, Tick, UntypedReceiver,
+    UntypedSender, channel, channel_with_capacity, hub::block_on,
 };
 pub use child::{Child, ExitError, Outcome};
+pub use connect::{Accept, AcceptError, Connect, ConnectError, Connection, accept, connect};
 pub use entry::Entry;
 pub use failure::{Error, Failure};
 pub use init::{init, me};

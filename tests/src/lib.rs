@@ -2,7 +2,9 @@
 //!
 //! Most tests are jobs themselves (`#[archean::test]`). Those that look at a job from outside run `victim`.
 
+pub mod hosts;
 pub mod own;
+pub mod place;
 pub mod random;
 
 use std::{

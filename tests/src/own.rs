@@ -28,3 +28,8 @@ pub fn rings() -> (usize, usize) {
     }
     (count, kib)
 }
+
+/// Whether this process has an io_uring.
+pub fn has_io_uring() -> bool {
+    fs::read_to_string("/proc/self/maps").unwrap_or_default().contains("[io_uring]")
+}

@@ -77,41 +77,6 @@ fn several(count: u32) -> (Select<u32, u32>, Vec<Sender<u32>>) {
 }
 
 #[archean::test]
-async fn thousands_are_idle_and_a_few_are_busy() -> anyhow::Result<()> {
-    const IDLE: u32 = 2000;
-    const BUSY: u32 = 8;
-    const EACH: u32 = 500;
-    let (mut select, mut senders) = several(IDLE + BUSY);
-    let busy = senders.split_off(IDLE as usize);
-    let child = spawn(count_to, (EACH, busy)).await?;
-    let mut heard = Heard::default();
-    while heard.closed < BUSY as usize {
-        heard.take(next(&mut select).await.unwrap());
-    }
-    assert!(
-        heard.counts.iter().map(|(key, count)| (*key, *count)).eq((IDLE..IDLE + BUSY).map(|key| (key, EACH)))
-    );
-    child.join().await?;
-    assert_eq!(select.len(), IDLE as usize);
-    // All the others work as well, first one by one and then together.
-    for key in [IDLE - 1, 0, IDLE / 2] {
-        senders[key as usize].send(0).await?;
-        assert_eq!(next(&mut select).await, Some((key, Ok(0))));
-    }
-    drop(senders);
-    let mut ends: Vec<u32> = Vec::new();
-    while let Some((key, message)) = next(&mut select).await {
-        assert_eq!(message, Err(RecvError::Closed));
-        ends.push(key);
-    }
-    ends.sort_unstable();
-    assert!(ends.into_iter().eq(0..IDLE));
-    assert!(select.is_empty());
-    assert_eq!(next_blocking(&mut select), None);
-    Ok(())
-}
-
-#[archean::test]
 async fn nobody_has_more_than_its_turn() -> anyhow::Result<()> {
     const BUSY: u32 = 5;
     const EACH: u32 = 100;
@@ -355,44 +320,6 @@ fn a_choice_that_is_given_up_loses_nothing() -> anyhow::Result<()> {
     heard.expect_all_streams();
     assert!(given_up > 0);
     child.join_blocking()?;
-    Ok(())
-}
-
-#[archean::test]
-async fn hundreds_of_senders_have_one_receiver() -> anyhow::Result<()> {
-    const PROCESSES: u32 = 4;
-    const CLONES: u32 = 100;
-    const EACH: u32 = 20;
-    async fn send(process: u32, sender: Sender<(u32, u32)>) {
-        let mut senders: Vec<_> = (0..CLONES).map(|_| sender.clone()).collect();
-        drop(sender);
-        for number in 0..EACH {
-            for (key, sender) in (process * CLONES..).zip(&mut senders) {
-                sender.send((key, number)).await.unwrap();
-            }
-        }
-    }
-    let (sender, mut receiver) = channel_with_capacity(SMALL);
-    let mut children = Vec::new();
-    for process in 0..PROCESSES {
-        children.push(spawn(send, (process, sender.clone())).await?);
-    }
-    drop(sender);
-    let mut counts = vec![0; (PROCESSES * CLONES) as usize];
-    let error = loop {
-        match receiver.recv_owned().await {
-            Ok((key, number)) => {
-                assert_eq!(number, counts[key as usize], "of {key}");
-                counts[key as usize] += 1;
-            }
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error, RecvError::Closed);
-    assert!(counts.iter().all(|count| *count == EACH));
-    for child in children {
-        child.join().await?;
-    }
     Ok(())
 }
 
