@@ -74,6 +74,8 @@ pub struct Parts {
     pub counters: Counters,
     /// What the slot's word was when the process was welcomed.
     pub event_count: u32,
+    /// Whether its job has, or may have, processes on other machines.
+    pub may_link: bool,
     /// How long it may spin before it sleeps.
     pub spin: Duration,
 }

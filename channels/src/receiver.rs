@@ -199,8 +199,15 @@ impl<T: Data> Receiver<T> {
     /// # Errors
     /// [`RecvError`].
     pub fn try_recv(&mut self) -> Result<Option<Message<'_, T>>, RecvError> {
-        self.opened()?.hub.look();
-        match self.opened()?.find::<T>() {
+        let open = self.opened()?;
+        open.hub.look();
+        let mut found = open.find::<T>();
+        if matches!(found, Found::Nothing) && open.is_linked() {
+            // What the kernel has is there as well.
+            open.hub.fetch_links();
+            found = open.find::<T>();
+        }
+        match found {
             Found::Frame(index, frame) => self.lend(index, frame).map(Some),
             Found::End(error) => Err(self.fail(error)),
             Found::Nothing => Ok(None),

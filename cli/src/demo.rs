@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Into how many strips the board is cut, a process each [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(PROCESSES))]
     processes: Option<u32>,
+    /// Play on so many machines: a cluster that is made for it on this one, of one core each at least
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) machines: Option<u8>,
     /// Write a picture of the last generation
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,

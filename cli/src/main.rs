@@ -82,17 +82,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs this very binary as a job, with the same arguments and some more.
+/// Runs this very binary as a job, with the same arguments and some more; on a cluster of its own if it is to be.
 fn start_demo(args: &demo::Args) -> ExitCode {
-    match demo::check(args) {
-        Ok(more) => {
-            let mut arguments: Vec<_> = env::args_os().skip(1).collect();
-            // Behind the command's name, where nothing can stand that would change their meaning.
-            arguments.splice(1..1, more);
-            run::run_file(Path::new("/proc/self/exe"), Path::new("demo"), arguments, run::Options::default())
-        }
-        Err(code) => code,
+    let more = match demo::check(args) {
+        Ok(more) => more,
+        Err(code) => return code,
+    };
+    let mut arguments: Vec<_> = env::args_os().skip(1).collect();
+    // Behind the command's name, where nothing can stand that would change their meaning.
+    arguments.splice(1..1, more);
+    let run = |options| run::run_file(Path::new("/proc/self/exe"), Path::new("demo"), arguments, options);
+    let Some(machines) = args.machines else { return run(run::Options::default()) };
+    match up::Temporary::start(machines) {
+        Ok(cluster) => match cluster.remote() {
+            Ok(remote) => run(run::Options::on(remote)),
+            Err(text) => fail(text),
+        },
+        Err(text) => fail(text),
     }
+}
+
+fn fail(text: String) -> ExitCode {
+    complain(text);
+    ExitCode::FAILURE
 }
 
 /// The exit code for a command line that makes no sense, as clap has it.

@@ -247,5 +247,6 @@ fn to_spec(spec: JobSpec, name: String) -> Spec {
         memory_bytes: spec.request.memory.bytes(),
         wait: spec.wait,
         harness: spec.harness,
+        directory: spec.directory.into_os_string().into_vec(),
     }
 }

@@ -123,6 +123,13 @@ pub(crate) struct Options {
     cluster: Option<Remote>,
 }
 
+impl Options {
+    /// On a cluster.
+    pub(crate) fn on(remote: Remote) -> Options {
+        Options { cluster: Some(remote), ..Options::default() }
+    }
+}
+
 /// Why there is no job.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {

@@ -82,6 +82,35 @@ pub(crate) fn chosen(name: Option<&str>) -> Result<Option<Remote>, String> {
     Remote::open(&folder).map(Some)
 }
 
+/// A cluster that ends when this is dropped.
+pub(crate) struct Temporary {
+    folder: tempfile::TempDir,
+    processes: Vec<Process>,
+}
+
+impl Temporary {
+    /// Starts it, with equal parts of this machine for each of its machines.
+    pub(crate) fn start(machines: u8) -> Result<Temporary, String> {
+        let folder = tempfile::Builder::new().prefix("archean-").tempdir();
+        let folder = folder.map_err(|error| format!("making a folder for the cluster: {error}"))?;
+        let mut cluster = Temporary { folder, processes: Vec::new() };
+        let args = UpArgs { machines, cores: None, memory: None, links: Links::Sealed };
+        make(&cluster.folder.path().join(NAME), &args, &mut cluster.processes)?;
+        Ok(cluster)
+    }
+
+    /// The way to use it.
+    pub(crate) fn remote(&self) -> Result<Remote, String> {
+        Remote::open(&self.folder.path().join(NAME))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        end(&self.processes);
+    }
+}
+
 /// Starts the cluster.
 pub(crate) fn up(args: &UpArgs) -> ExitCode {
     finish(start(args))

@@ -10,7 +10,7 @@ use std::{
         fd::OwnedFd,
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -313,11 +313,12 @@ fn spec_of(start: &Start) -> Result<JobSpec, RunnerError> {
             |variable: Variable| (OsString::from_vec(variable.name), OsString::from_vec(variable.value));
         variables.into_iter().map(pair).collect::<Vec<_>>()
     };
+    let directory = PathBuf::from(OsString::from_vec(spec.directory));
     let store = Store::open(Path::new(OsStr::from_bytes(&store)), u64::MAX)?;
     Ok(JobSpec {
         image: Image { path: spec.name.into(), ..Image::from_store(&store, id)? },
         arguments: spec.arguments.into_iter().map(OsString::from_vec).collect(),
-        directory: "/".into(),
+        directory: if directory.is_dir() { directory } else { "/".into() },
         env: variables(spec.env),
         process_env: variables(spec.process_env),
         library_path: None,

@@ -801,8 +801,11 @@ fn ending_of(record: &Process, status: End) -> (Ending, Vec<u8>, Vec<u8>) {
         return nothing(killing.clone());
     }
     let finished = record.finished.as_ref();
-    let told =
-        finished.and_then(|word| word.ending.clone()).and_then(|word: EndingWord| word.try_into().ok());
+    let told = finished.and_then(|word| word.ending.clone()).and_then(|word: EndingWord| {
+        // Its texts go on to others, in words that have limits.
+        let word = EndingWord { text: cut(word.text), location: cut(word.location), ..word };
+        word.try_into().ok()
+    });
     match (status, told) {
         (End::Exited(0), Some(Ending::Returned)) => {
             let word = finished.cloned().unwrap_or_default();

@@ -121,6 +121,9 @@ pub struct Begin {
     /// The machine of the home.
     #[prost(uint32, tag = "3")]
     pub home: u32,
+    /// The folder that processes start in, on machines that have it.
+    #[prost(bytes = "vec", tag = "4")]
+    pub directory: Vec<u8>,
 }
 
 /// See [`FromHome::Launch`].

@@ -360,7 +360,7 @@ pub struct Welcome {
     #[prost(uint32, tag = "9")]
     pub event_slots: u32,
     /// The machine that it is on.
-    #[prost(uint32, tag = "12")]
+    #[prost(uint32, tag = "13")]
     pub machine: u32,
     /// What the slot's word is before the process was sent anything else than this.
     #[prost(uint32, tag = "10")]
@@ -368,6 +368,10 @@ pub struct Welcome {
     /// It runs under a test harness: its real standard output is [`HARNESS_STDOUT_FD`].
     #[prost(bool, tag = "11")]
     pub harness: bool,
+    /// Processes of the job may be on several machines: then a sender's word that it has a link has to be heard also
+    /// while the program is busy.
+    #[prost(bool, tag = "12")]
+    pub links: bool,
 }
 
 /// See [`FromManager::Ring`].

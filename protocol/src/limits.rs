@@ -25,6 +25,9 @@ pub const RING_BYTES_MIN: usize = 4 << 10;
 /// The most capacity of a channel.
 pub const RING_BYTES_MAX: usize = 1 << 30;
 
+/// So many bytes of control messages may wait for a process that does not read them; then it is killed.
+pub const CONTROL_WAITING_BYTES_MAX: usize = 64 << 20;
+
 /// The most bytes that the archive of one message may take. One that is larger than its ring travels in parts.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 

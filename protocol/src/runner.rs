@@ -144,6 +144,9 @@ pub struct Spec {
     /// The root is a test binary.
     #[prost(bool, tag = "8")]
     pub harness: bool,
+    /// The folder that processes start in, on machines that have it; the others' start in the root folder.
+    #[prost(bytes = "vec", tag = "9")]
+    pub directory: Vec<u8>,
 }
 
 /// See [`ToDaemon::Want`].

@@ -158,6 +158,7 @@ fn connect(fd: &OsString) -> Result<Option<Work>, String> {
         counters: Counters::map(counters.as_fd(), true)
             .map_err(because("its counters file can't be mapped"))?,
         event_count: welcome.event_count,
+        may_link: welcome.links,
         spin: if cores.is_whole() { SPIN } else { Duration::ZERO },
     };
     let hub = Hub::install(parts).map_err(|_| "it has joined one already".to_owned())?;

@@ -3,6 +3,7 @@
 use std::{
     env,
     panic::resume_unwind,
+    process::Command,
     thread::{self, JoinHandle},
 };
 
@@ -122,4 +123,19 @@ where
         Ok(done) => done,
         Err(_) => resume_unwind(thread.join().expect_err("it gave no result")),
     }
+}
+
+/// Runs a test of this very binary once more, in a job that connects processes by such links.
+///
+/// # Panics
+/// When it fails, or is not there.
+pub fn run_linked(links: &str, test: &str) {
+    let program = env::current_exe().expect("a test finds its own file");
+    let output = Command::new(program)
+        .args(["--exact", test, "--nocapture"])
+        .env(LINKS_VARIABLE, links)
+        .output()
+        .expect("a test can be executed");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains(" 1 passed"), "{links} {test}:\n{stdout}{stderr}");
 }

@@ -93,10 +93,29 @@ macro_rules! here {
     };
 }
 
+/// A promise in a job whose processes are connected by links: that of processes of this machine, in such a job.
+macro_rules! linked {
+    ($links:ident $module:ident $promise:ident) => {
+        #[test]
+        fn $promise() {
+            let name = concat!("shared_memory::", stringify!($module), "::", stringify!($promise));
+            tests::place::run_linked(stringify!($links), name);
+        }
+    };
+}
+
 mod in_process {
     for_each!(here in_process);
 }
 mod shared_memory {
     for_each!(here shared_memory);
     for_each_between_processes!(here shared_memory);
+}
+mod plain {
+    for_each!(linked plain);
+    for_each_between_processes!(linked plain);
+}
+mod sealed {
+    for_each!(linked sealed);
+    for_each_between_processes!(linked sealed);
 }

@@ -49,6 +49,9 @@ use seat::{Holder, Seat};
 
 /// The process whose links these are.
 pub trait Host: Send + Sync + 'static {
+    /// Takes in what the manager has said, and gives the event word's value up to which it did.
+    fn listen(&self) -> u32;
+
     /// Takes in what happened on a link. When `asleep`, the calling thread is one of those that are counted as asleep,
     /// and looks by itself.
     fn tell(&self, link: &Link, news: News, asleep: bool);
@@ -143,10 +146,10 @@ impl Links {
     pub fn rung(&'static self, link: &Arc<Link>) {
         let (mut state, mut news) = (link.state(), News::default());
         link.push(&mut state, false, &mut news);
-        let lists = state.next_wait(DENSE);
+        let lists = state.next_wait(DENSE) | state.is_gone();
         // A last look: what came before the producer could know that it is waited for.
         link.push(&mut state, false, &mut news);
-        let asks = state.is_stalled || state.is_blocked;
+        let asks = state.needs_driver();
         drop(state);
         if asks {
             self.ask(link);
@@ -163,10 +166,13 @@ impl Links {
         let (mut state, mut news) = (link.state(), News::default());
         link.push(&mut state, false, &mut news);
         link.pull(&mut state, &mut news);
-        let asks = state.is_blocked || state.sending > 0;
+        let (asks, lists) = (state.needs_driver(), state.is_gone());
         drop(state);
         if asks {
             self.ask(link);
+        }
+        if lists {
+            self.list(link);
         }
         self.tell(link, news, false);
     }
@@ -186,7 +192,7 @@ impl Links {
             let Some(link) = lock(&self.listed).get(place).cloned() else { break };
             let (mut state, mut news) = (link.state(), News::default());
             link.push(&mut state, false, &mut news);
-            let asks = state.is_blocked && !state.is_receiving;
+            let asks = state.needs_driver();
             drop(state);
             if asks {
                 self.ask(&link);
@@ -240,6 +246,8 @@ impl Links {
                     break;
                 }
                 drop(state);
+                // It may be that who sits has not seen yet that what it sends was sent.
+                self.nudge();
                 self.poll();
                 link.wait_writable(deadline.min(Instant::now() + background::TICK));
             }
@@ -298,6 +306,12 @@ impl Links {
         lock(&self.open).retain(|other| !Arc::ptr_eq(other, link));
     }
 
+    fn pass_on(&self) {
+        if self.seat.pass_on() {
+            park::wake_one(self.seat.turn());
+        }
+    }
+
     fn leave(&self) {
         if self.seat.leave() {
             park::wake_one(self.seat.turn());
@@ -321,11 +335,7 @@ impl Drop for Seated {
         match self.0 {
             None => {}
             Some((links, true)) => links.leave(),
-            Some((links, false)) => {
-                if links.seat.pass_on() {
-                    park::wake_one(links.seat.turn());
-                }
-            }
+            Some((links, false)) => links.pass_on(),
         }
     }
 }

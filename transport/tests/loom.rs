@@ -468,16 +468,22 @@ fn nobody_sleeps_while_the_seat_is_free() {
             }
         }
     };
-    check(move || {
+    let meet = move |waiters: &'static [bool]| {
         let seat = Arc::new(Seat::default());
         assert!(seat.try_take(Holder::Waiter));
-        let threads = [false, true].map(|goes_away| {
-            let seat = seat.clone();
+        let start = |goes_away: &bool| {
+            let (seat, goes_away) = (seat.clone(), *goes_away);
             thread::spawn(move || sit(&seat, goes_away))
-        });
+        };
+        let threads: Vec<_> = waiters.iter().map(start).collect();
         let _ = seat.leave();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(seat.holder(), Holder::Nobody);
         assert!(!seat.is_wanted());
-    });
+    };
+    check(move || meet(&[false]));
+    // Three threads that wait for one another have all too many orders to meet in.
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(1);
+    builder.check(move || meet(&[false, true]));
 }

@@ -74,6 +74,10 @@ impl Process {
 }
 
 impl Host for Process {
+    fn listen(&self) -> u32 {
+        self.event.load(Ordering::SeqCst)
+    }
+
     fn tell(&self, _: &Link, news: News, asleep: bool) {
         if let Some(over) = news.over {
             self.over.lock().unwrap().push(over.err().map(|failure| failure.to_string()));

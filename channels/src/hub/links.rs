@@ -46,10 +46,17 @@ impl Hub {
         let made = match rings.used.get_mut(&sender) {
             // Before the sender can be said to be closed: from then on the manager drains the ring if nobody does.
             Some(UsedRing { memory: Some(memory), .. }) => handed.take(sender, memory),
-            Some(used) => return Ok(used.handed = Some(handed)),
-            None if is_unused => return Ok(drop(rings.handed.insert(sender, handed))),
-            // It was dropped.
-            None => return Ok(()),
+            Some(used) => {
+                used.handed = Some(handed);
+                return Ok(());
+            }
+            None => {
+                // Otherwise it was dropped.
+                if is_unused {
+                    rings.handed.insert(sender, handed);
+                }
+                return Ok(());
+            }
         };
         drop(rings);
         self.connect(sender, made);
@@ -73,7 +80,8 @@ impl Hub {
             Ok((memory, link, links)) => {
                 let bell = Bell::Link(links, link.clone());
                 self.to_port(receiver, News::Incoming { sender, memory, bell });
-                return Ok(self.keep(links, receiver, link));
+                self.keep(links, receiver, link);
+                return Ok(());
             }
             Err(error) => News::Broken(failed(process, &error)),
         };
@@ -88,6 +96,11 @@ impl Hub {
         used.memory = Some(memory.clone());
         let made = used.handed.take().map(|handed| handed.take(sender, memory));
         drop(rings);
+        if self.parts.may_link && made.is_none() {
+            // When its link comes, that is heard even if no thread of the program's listens. If it can't be, the
+            // sender is told then.
+            let _ = self.links();
+        }
         if let Some(made) = made {
             self.connect(sender, made);
         }
@@ -167,6 +180,13 @@ impl Hub {
         }
     }
 
+    /// Takes in what has come over links.
+    pub(crate) fn fetch_links(&self) {
+        if let Some(links) = self.links.get() {
+            links.poll();
+        }
+    }
+
     /// Looks for what has come over links; it is no reason to stop spinning.
     #[inline]
     pub(super) fn poll_links(&self) {
@@ -179,6 +199,12 @@ impl Hub {
 }
 
 impl Host for Hub {
+    fn listen(&self) -> u32 {
+        // What is said from now on ends a sleep on this value.
+        self.look();
+        self.handled.load(Ordering::Acquire)
+    }
+
     fn tell(&self, link: &Link, news: uring::News, asleep: bool) {
         if let Some(slot) = news.wake {
             // SYNC: with `sleeper`: who is not counted yet looks after this.

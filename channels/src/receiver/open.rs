@@ -114,6 +114,11 @@ impl Open {
         self.hub.wait_port(&self.port, &self.waits, deadline)
     }
 
+    /// Whether anything may come over a link.
+    pub(super) fn is_linked(&self) -> bool {
+        self.inbound.iter().any(|inbound| inbound.is_linked)
+    }
+
     /// Whether nothing can come any more but the last error, again and again.
     pub(super) fn is_spent(&self) -> bool {
         self.broken.is_some() || self.last && self.inbound.is_empty() && self.untold.is_empty()

@@ -34,6 +34,8 @@ pub(crate) struct Game {
     pub(crate) start: Start,
     pub(crate) generations: u32,
     pub(crate) processes: u32,
+    /// Cores that there are for them.
+    cores: u32,
 }
 
 /// The first generation.
@@ -92,7 +94,9 @@ impl Game {
     /// [`GameError`] when it can't be played.
     pub(crate) fn prepare(args: &Args) -> Result<Game, GameError> {
         let rows = args.size.height;
-        let processes = args.processes.unwrap_or_else(|| cores().min(rows).min(*PROCESSES.end() as u32));
+        // Each machine of a cluster that is made for it has a core at least.
+        let cores = cores().max(args.machines.unwrap_or(1).into());
+        let processes = args.processes.unwrap_or_else(|| cores.min(rows).min(*PROCESSES.end() as u32));
         if processes > rows {
             return Err(GameError::TooManyProcesses { processes, rows });
         }
@@ -107,7 +111,13 @@ impl Game {
             None => centred(read(&args.pattern)?, args.size)?,
         };
         let default = built_in.map_or(GENERATIONS_DEFAULT, |pattern| pattern.generations);
-        Ok(Game { size: args.size, start, generations: args.generations.unwrap_or(default), processes })
+        Ok(Game {
+            size: args.size,
+            start,
+            generations: args.generations.unwrap_or(default),
+            processes,
+            cores,
+        })
     }
 
     /// The rows of each process, from the top.
@@ -119,7 +129,7 @@ impl Game {
 
     /// Whether there is a core for each process.
     pub(crate) fn has_cores(&self) -> bool {
-        self.processes <= cores()
+        self.processes <= self.cores
     }
 }
 
@@ -175,7 +185,13 @@ mod tests {
     use super::*;
 
     fn game(size: BoardSize, processes: u32) -> Game {
-        Game { size, start: Start::Cells(vec![(0, 0), (9, 0), (5, 4), (1, 6)]), generations: 1, processes }
+        Game {
+            size,
+            start: Start::Cells(vec![(0, 0), (9, 0), (5, 4), (1, 6)]),
+            generations: 1,
+            processes,
+            cores: 1,
+        }
     }
 
     #[test]

@@ -159,7 +159,7 @@ pub(super) fn start_agent(shared: &Shared, id: JobId, home: MachineId, begin: Be
         match bring(&shared, home, &begin).await {
             Ok((machine, image, lease)) => {
                 info!(job = id.0, home = home.0, image = short(&image), "agent starts");
-                let spec = Spec { name: begin.name, ..Spec::default() };
+                let spec = Spec { name: begin.name, directory: begin.directory, ..Spec::default() };
                 let start = start_word(&shared, id, machine, home, image, spec);
                 keep(shared, id, start, lease, words).await;
             }

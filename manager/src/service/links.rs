@@ -60,6 +60,11 @@ impl Table {
         Table { links, open: HashMap::new(), closing: Vec::new() }
     }
 
+    /// Whether a channel of the job may be a link.
+    pub(super) fn are_used(&self) -> bool {
+        self.links.is_some()
+    }
+
     /// A process has ended: what it has left in the kernel goes on, and then its links end.
     pub(super) fn on_ended(&mut self, process: ProcessId) {
         self.closing.retain(|(of, socket)| match socket.upgrade() {

@@ -5,8 +5,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use protocol::control::{
-    CONTROL_FD, CONTROL_VARIABLE, Framing, FromProcess, HARNESS_STDOUT_FD, Welcome, encode,
+use protocol::{
+    control::{CONTROL_FD, CONTROL_VARIABLE, Framing, FromProcess, HARNESS_STDOUT_FD, Welcome, encode},
+    limits::CONTROL_WAITING_BYTES_MAX,
 };
 use tokio::{io::unix::AsyncFd, net::unix::pipe};
 use transport::{layout::COUNTERS_PREFIX, park, segment::Counters, socket::Socket};
@@ -27,6 +28,8 @@ pub(super) struct Live {
     socket: Rc<AsyncFd<Socket>>,
     framing: Framing<OwnedFd>,
     outgoing: VecDeque<Outgoing>,
+    /// Bytes of messages in there.
+    waiting_bytes: usize,
     /// Tells the task that waits for room in the socket that there is need, or that the process is no more.
     writing: Rc<Notify>,
 }
@@ -62,6 +65,12 @@ impl Live {
     /// Queues a message, and sends as much as there is room for.
     pub(super) fn tell(&mut self, message: &ToProcess, files: Vec<OwnedFd>) {
         let bytes = encode(message, files.len());
+        if self.waiting_bytes > CONTROL_WAITING_BYTES_MAX {
+            // Nobody hears what this one is told any more.
+            let _ = launch::kill(self.pidfd.as_fd(), libc::SIGKILL);
+            return;
+        }
+        self.waiting_bytes += bytes.len();
         self.outgoing.push_back(Outgoing { bytes, sent: 0, files });
         self.flush();
         if !self.outgoing.is_empty() {
@@ -78,12 +87,16 @@ impl Live {
                     first.sent += written;
                     first.files.clear();
                     if first.sent == first.bytes.len() {
+                        self.waiting_bytes -= first.bytes.len();
                         self.outgoing.pop_front();
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // The process is gone; its end is on its way.
-                Err(_) => self.outgoing.clear(),
+                Err(_) => {
+                    self.outgoing.clear();
+                    self.waiting_bytes = 0;
+                }
             }
         }
     }
@@ -210,6 +223,7 @@ impl Service {
             event_slots: PROCESSES_MAX,
             event_count: self.events.word(slot as usize).load(Ordering::Relaxed),
             harness,
+            links: self.links.are_used() || self.dialer.is_some(),
         };
         let mut live = Live {
             pid: launched.pid,
@@ -221,6 +235,7 @@ impl Service {
             socket,
             framing: Framing::default(),
             outgoing: VecDeque::new(),
+            waiting_bytes: 0,
             writing: Rc::new(Notify::new()),
         };
         live.tell(&ToProcess { word: Some(FromManager::Welcome(welcome)) }, files);

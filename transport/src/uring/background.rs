@@ -64,6 +64,7 @@ pub(super) fn run(links: &'static Links) {
         let (taken, alarm) = (links.seat.taken(), rest.alarm.load(Ordering::SeqCst));
         park::park([(&rest.alarm, alarm)], Some(Instant::now() + TICK));
         tick(links, &mut listed);
+        links.host.listen();
         let is_same = links.seat.taken() == taken;
         match links.seat.holder() {
             Holder::Nobody if is_same => drive(links, &mut listed),
@@ -105,7 +106,7 @@ fn tick(links: &'static Links, listed: &mut Vec<Arc<Link>>) {
     for link in listed.drain(..) {
         let (mut state, mut news) = (link.state(), News::default());
         let is_done = link.look_after(&mut state, &mut news);
-        let asks = state.is_blocked && state.sending == 0;
+        let asks = state.needs_driver();
         if is_done {
             // With the lock held: who lists it again does so after it has seen the state.
             link.is_listed.store(false, Ordering::SeqCst);

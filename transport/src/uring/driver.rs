@@ -23,8 +23,8 @@ const PULLS_MAX: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Armed {
     Nothing,
-    /// That by which the driver is nudged.
-    Nudge,
+    /// Those by which the driver is nudged and hears of its manager.
+    Few,
     /// Those that wake a thread of the program's as well.
     All,
 }
@@ -77,6 +77,7 @@ impl Driver {
         let own = matches!(whom, For::Waiter(_));
         // SYNC: read before all looks: who asks for something after them moves the word.
         let nudged = links.nudge.load(Ordering::SeqCst);
+        let heard = if own { None } else { Some(links.host.listen()) };
         self.take_asked(links);
         if self.reap(links, own) {
             return;
@@ -84,7 +85,7 @@ impl Driver {
         self.flush(links, own);
         self.receive_all(links);
         self.send_blocked();
-        self.wait_words(links, whom, nudged);
+        self.wait_words(links, whom, heard, nudged);
         if matches!(whom, For::Busy) && links.seat.is_wanted() {
             return self.submit(links, own);
         }
@@ -244,6 +245,7 @@ impl Driver {
         own: bool,
     ) {
         let is_new = matches!(pulled, Pulled::Some | Pulled::NoSpace) && state.expect_credit();
+        let is_new = is_new || state.is_gone();
         if matches!(pulled, Pulled::NoSpace) {
             // A last look: it may be that there is space by now.
             state.is_stalled = state.space().is_empty();
@@ -346,26 +348,26 @@ impl Driver {
         }
     }
 
-    fn wait_words(&mut self, links: &'static Links, whom: For, nudged: u32) {
+    fn wait_words(&mut self, links: &'static Links, whom: For, heard: Option<u32>, nudged: u32) {
         let nudge: Word = (&links.nudge, nudged);
         let [bell, event] = links.words;
         match (self.armed, whom) {
-            (Armed::All, _) | (Armed::Nudge, For::Busy) => return,
-            // What waits for the one word only completes now, and says nothing any more.
-            (Armed::Nudge, For::Waiter(_)) => links.nudge(),
+            (Armed::All, _) | (Armed::Few, For::Busy) => return,
+            // What waits for those words only completes now, and says nothing any more.
+            (Armed::Few, For::Waiter(_)) => links.nudge(),
             (Armed::Nothing, _) => {}
         }
         self.number = self.number.wrapping_add(1);
         match whom {
-            For::Busy => self.kernel.wait_words(self.number, &[nudge]),
+            For::Busy => self.kernel.wait_words(self.number, &[(event, heard.unwrap_or_default()), nudge]),
             For::Waiter([was_bell, was_event]) => {
                 // The nudge just now was this thread's own.
-                let nudged = if self.armed == Armed::Nudge { nudged.wrapping_add(1) } else { nudged };
+                let nudged = if self.armed == Armed::Few { nudged.wrapping_add(1) } else { nudged };
                 self.kernel
                     .wait_words(self.number, &[(bell, was_bell), (event, was_event), (&links.nudge, nudged)]);
             }
         }
-        self.armed = if matches!(whom, For::Busy) { Armed::Nudge } else { Armed::All };
+        self.armed = if matches!(whom, For::Busy) { Armed::Few } else { Armed::All };
     }
 }
 

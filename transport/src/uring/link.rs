@@ -111,11 +111,16 @@ pub(super) struct State {
     is_shut: bool,
     /// Nothing more comes.
     pub(super) is_over: bool,
+    /// The receiver's process has closed the connection, or it was closed on the way; and since when.
+    gone: Option<(Instant, Cause)>,
     /// The ring's other side says when there is something to do next.
     is_armed: bool,
     /// When the ring's other side last said that there is something to do.
     rung: Option<Instant>,
 }
+
+/// So long a sender whose connection is gone waits for word of its receiver's end.
+const GONE_TIME: Duration = Duration::from_secs(3);
 
 /// What became of an attempt to receive.
 pub(super) enum Pulled {
@@ -144,6 +149,7 @@ impl Link {
             is_closing: false,
             is_shut: false,
             is_over: false,
+            gone: None,
             is_armed: false,
             rung: None,
         };
@@ -283,6 +289,14 @@ impl Link {
     /// Does what there is to do a while after something was done; `true` when that was nothing, nor will be before the
     /// ring's other side says so.
     pub(super) fn look_after(&self, state: &mut State, news: &mut News) -> bool {
+        if let Some((since, cause)) = state.gone.take() {
+            if !state.is_closing && since.elapsed() < GONE_TIME {
+                state.gone = Some((since, cause));
+                return false;
+            }
+            news.over = Some(Err(Failure { process: self.process, cause }));
+            return true;
+        }
         let has_work = state.sending > 0 || state.is_blocked || state.pending(true).is_some();
         self.push(state, true, news);
         if state.is_shut || has_work || state.is_stalled {
@@ -315,12 +329,14 @@ impl Link {
         if was_over {
             return;
         }
-        // A peer that is gone: its manager says how, and a receiver has all that came before.
-        let is_gone = matches!(&cause, Cause::Socket(error)
-            if matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE)))
-            && !state.is_incoming();
-        let failure = Failure { process: self.process, cause };
-        news.over = Some(if is_gone { Ok(()) } else { Err(failure) });
+        let is_reset = matches!(&cause, Cause::Socket(error)
+            if matches!(error.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE)));
+        if is_reset && !state.is_incoming() {
+            // Mostly the receiver is no more, and its manager is about to say how that came.
+            state.gone = Some((Instant::now(), cause));
+        } else {
+            news.over = Some(Err(Failure { process: self.process, cause }));
+        }
     }
 
     /// The end in this process is no more.
@@ -385,6 +401,19 @@ impl State {
             Side::Outgoing(outgoing) => outgoing.credit_space(),
             Side::Incoming(incoming) => incoming.space(),
         }
+    }
+
+    /// See [`GONE_TIME`].
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.is_some()
+    }
+
+    /// Whether there is something that only the driver can do.
+    pub(super) fn needs_driver(&self) -> bool {
+        let is_sending_more = self.sending > 0
+            && matches!(&self.side, Side::Outgoing(outgoing)
+                if wait::is_frame_at(outgoing.memory(), outgoing.position()));
+        self.is_stalled || self.is_blocked && self.sending == 0 || is_sending_more && !self.is_blocked
     }
 
     /// Whether something may be sent just now.

@@ -12,7 +12,7 @@
 //! 3. The background thread sits only while nobody wants to: it sleeps in the seat only if it has seen a count of
 //!    zero after it read the word by which it is nudged, and whoever is counted and finds it there nudges it.
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, fence};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -53,8 +53,9 @@ impl Seat {
     /// Counts a thread that would sleep; to be followed by [`try_take`](Self::try_take), and by a sleep only if that
     /// fails.
     pub fn wait(&self) -> Waiting<'_> {
-        // SYNC: with `leave`.
         self.waiting.fetch_add(1, Ordering::SeqCst);
+        // SYNC: with the fence in `leave`.
+        fence(Ordering::SeqCst);
         Waiting(self)
     }
 
@@ -90,8 +91,9 @@ impl Seat {
     /// Gets up; `true` when one of those that wait has to be woken, by [`turn`](Self::turn).
     #[must_use = "a thread that sleeps may have to be woken"]
     pub fn leave(&self) -> bool {
-        // SYNC: with `wait`: what comes after it sees the seat free, or this sees the count.
         self.holder.store(Holder::Nobody as u32, Ordering::SeqCst);
+        // SYNC: with the fence in `wait`: what comes after that one sees the seat free, or this sees the count.
+        fence(Ordering::SeqCst);
         self.pass_on()
     }
 
