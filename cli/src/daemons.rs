@@ -121,7 +121,7 @@ pub(crate) fn scheduler(args: SchedulerArgs) -> ExitCode {
 /// Runs the manager of a machine.
 pub(crate) fn manager(args: ManagerArgs) -> ExitCode {
     finish(block_on(async {
-        manager::prepare().map_err(|error| RunnerError::from(error))?;
+        manager::prepare().map_err(RunnerError::from)?;
         let machine = manager::capacity();
         fs::create_dir_all(&args.dir).map_err(system(format!("making `{}`", args.dir.display())))?;
         match (Identity::load(&args.dir), &args.join) {

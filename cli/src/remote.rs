@@ -195,7 +195,7 @@ impl Session {
                         .map_err(|error| format!("how the job ended is not known: {error}"))?;
                     return Ok(JobEnd { exit, processes: over.processes, left: 0 });
                 }
-                Some(Told::Over(runner::Over { failed: text, .. })) => return Err(text),
+                Some(Told::Over(over)) => return Err(over.failed),
                 Some(Told::Denied(denied)) => return Err(denied.text),
                 Some(Told::Heartbeat(_)) | None => {}
             }

@@ -67,10 +67,13 @@ struct Process {
     started: u64,
 }
 
-/// The cluster that a job is to run on: the one that is named, or that of `archean up` while it runs.
+/// The cluster that a job is to run on: the one that is named, here or in `ARCHEAN_CLUSTER`, or that of `archean up`
+/// while it runs; none when the variable is empty.
 pub(crate) fn chosen(name: Option<&str>) -> Result<Option<Remote>, String> {
-    let named =
-        name.map(str::to_owned).or_else(|| env::var("ARCHEAN_CLUSTER").ok().filter(|name| !name.is_empty()));
+    let named = name.map(str::to_owned).or_else(|| env::var("ARCHEAN_CLUSTER").ok());
+    if name.is_none() && named.as_deref() == Some("") {
+        return Ok(None);
+    }
     let folder = match named {
         Some(name) => place::new(&name, None).map_err(|error| error.to_string())?,
         // Where no clusters can be kept, none is up.

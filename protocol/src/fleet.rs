@@ -402,7 +402,7 @@ pub enum Told {
     Printed(Printed),
     /// The job is over.
     #[prost(message, tag = "3")]
-    Over(Over),
+    Over(Box<Over>),
     /// There is no job.
     #[prost(message, tag = "4")]
     Denied(Denied),

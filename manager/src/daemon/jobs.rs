@@ -415,7 +415,7 @@ async fn on_word(shared: &Shared, id: JobId, word: ToDaemon) {
             if let Some(job) = shared.borrow_mut().jobs.get_mut(&id) {
                 job.is_over = true;
             }
-            tell_client(shared, id, Told::Over(over)).await;
+            tell_client(shared, id, Told::Over(Box::new(over))).await;
         }
     }
 }
@@ -493,7 +493,7 @@ fn on_gone(shared: &Shared, id: JobId, why: String) {
         if let Some(client) = job.client.filter(|_| !job.is_over) {
             warn!(job = id.0, why, "a job's home failed");
             let over = Over { failed: why, ..Over::default() };
-            let _ = client.send(Told::Over(over)).await;
+            let _ = client.send(Told::Over(Box::new(over))).await;
         }
     });
 }

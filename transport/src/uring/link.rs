@@ -75,7 +75,7 @@ pub enum Side {
     Incoming(Incoming<Arc<Mapped>>),
 }
 
-/// See the [module](self).
+/// A connected socket, and the ring that it drains or fills.
 pub struct Link {
     socket: OwnedFd,
     /// The process at the other end.

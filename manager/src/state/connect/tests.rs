@@ -1,6 +1,7 @@
 use protocol::{
     control::{Declare, FromProcess, Number, Spawn},
     ending::{Ending, Usage},
+    ids::{JobId, MachineId},
     limits::RING_BYTES_MIN,
     resources::{Cores, Memory, Request},
 };
@@ -34,13 +35,14 @@ impl Job {
             time_limit: None,
             rings: Vec::new(),
         };
-        let mut job = Job { state: State::new(launch, Vec::new(), false), root, ends: 0 };
+        let mut job =
+            Job { state: State::new(JobId(0), MachineId(0), launch, Vec::new(), false), root, ends: 0 };
         job.start(root);
         job
     }
 
     fn start(&mut self, process: ProcessId) {
-        self.state.on_place(process);
+        self.state.on_place(process, MachineId(0));
         self.state.on_launched(process, &[]);
     }
 
@@ -140,7 +142,7 @@ fn who_is_never_started_accepts_nothing() {
     assert_eq!(job.over(receiver), reset("the spawn was given up"));
     let child = job.want(2);
     let [_, receiver] = job.connect(child);
-    job.state.on_place(child);
+    job.state.on_place(child, MachineId(0));
     job.state.on_launch_failed(child, "no room".to_owned());
     assert_eq!(job.over(receiver), reset("the process was not started"));
 }
