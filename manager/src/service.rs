@@ -40,7 +40,6 @@ use protocol::{
     ids::{EndId, JobId, MachineId, ProcessId},
     limits::PROCESSES_MAX,
     placement::{FromScheduler, ToScheduler},
-    runner::ToDaemon,
 };
 use tokio::{
     sync::{
@@ -60,7 +59,7 @@ use crate::{
     state::{self, Effect, Files, State},
 };
 use home::{Deed, Home, Mind, Report, Said};
-use linking::Side;
+use linking::{Linking, Side};
 use processes::{Live, Rest};
 
 /// How long the output of processes that have ended may take to be read to its end.
@@ -134,10 +133,7 @@ pub(crate) struct Service {
     free_slots: Vec<u32>,
     null: OwnedFd,
     tasks: Vec<JoinHandle<()>>,
-    /// Links that are being connected.
-    connecting: HashMap<u64, (agent::Link, Side)>,
-    /// The way to who makes connections, in a cluster.
-    dialer: Option<UnboundedSender<ToDaemon>>,
+    linking: Linking,
     /// Something happened that may have ended the job.
     over: Rc<Notify>,
 }
@@ -250,8 +246,7 @@ impl Service {
             free_slots: (0..PROCESSES_MAX).rev().collect(),
             null,
             tasks: Vec::new(),
-            connecting: HashMap::new(),
-            dialer: None,
+            linking: Linking::default(),
             over: Rc::new(Notify::new()),
         })))
     }
@@ -340,7 +335,7 @@ impl Service {
         match deed {
             Deed::Effect(Effect::Schedule(_)) => {}
             Deed::Effect(Effect::Tell { to, word, files }) => {
-                if let Err(error) = service.tell_linked(to, *word, files) {
+                if let Err(error) = service.tell_in_turn(to, *word, files) {
                     let what = format!("a word could not be sent: {error}");
                     service.mind.report(Report::Violation(to, what));
                 }

@@ -2,6 +2,7 @@
 //!
 //! Most tests are jobs themselves (`#[archean::test]`). Those that look at a job from outside run `victim`.
 
+pub mod cluster;
 pub mod hosts;
 pub mod own;
 pub mod place;

@@ -94,8 +94,8 @@ pub(super) struct Home {
     rings: HashMap<u64, (MachineId, usize)>,
     /// Links that are being made, with the machines of their rings.
     links: HashMap<u64, (MachineId, agent::Link)>,
-    /// Links that are being dialled, or were.
-    dialled: HashMap<u64, agent::Link>,
+    /// Links that are being dialled, and how many of their two sides have taken them up.
+    dialled: HashMap<u64, (agent::Link, u32)>,
     /// Senders that are linked, and where.
     linked: HashMap<EndId, MachineId>,
     /// What is to be done here.
@@ -246,11 +246,18 @@ impl Home {
                     if let (false, Ok(sender)) = (dial.is_over, EndId::from_word(&dial.sender)) {
                         self.linked.insert(sender, ring_at);
                     }
-                    self.dialled.insert(link.link, dial.clone());
+                    self.dialled.insert(link.link, (dial.clone(), 0));
                     self.tell(ring_at, Deed::Dial(agent::Link { expecting: Some(link), ..dial }));
                 }
             }
-            Report::Linked(link) => drop(self.dialled.remove(&link)),
+            Report::Linked(link) => {
+                if let Some((_, sides)) = self.dialled.get_mut(&link) {
+                    *sides += 1;
+                    if *sides == 2 {
+                        self.dialled.remove(&link);
+                    }
+                }
+            }
             Report::LinkFailed(link, text) => self.on_link_failed(link, &text),
         }
     }
@@ -264,6 +271,9 @@ impl Home {
         };
         self.links =
             self.links.iter().filter(|link| !cut(link)).map(|(id, link)| (*id, link.clone())).collect();
+        let ends = |link: &agent::Link| [link.sender_in, link.receiver_in].map(ProcessId);
+        let is_there = |process: &ProcessId| self.state.machine_of(*process) == Some(machine);
+        self.dialled.retain(|_, (link, _)| !ends(link).iter().any(is_there));
         self.linked.retain(|_, at| *at != machine);
         // What came before the loss counts, as far as it can be understood without what is lost.
         for hearing in self.hearings.values_mut().filter(|hearing| hearing.machine == machine) {
@@ -277,8 +287,9 @@ impl Home {
     }
 
     /// Both ends of a link that can't be made are told.
-    fn on_link_failed(&mut self, link: u64, text: &str) {
-        let link = self.dialled.remove(&link).or_else(|| Some(self.links.remove(&link)?.1));
+    fn on_link_failed(&mut self, number: u64, text: &str) {
+        let link = self.dialled.remove(&number).map(|(link, _)| link);
+        let link = link.or_else(|| Some(self.links.remove(&number)?.1));
         let Some(link) = link else { return };
         let over = Over::Reset { reason: format!("its receiver's machine can't be reached: {text}") };
         let word = ReceiverOver { sender: link.sender.clone(), over: Some(OverWord::from(&over)) };

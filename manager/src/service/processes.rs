@@ -223,7 +223,7 @@ impl Service {
             event_slots: PROCESSES_MAX,
             event_count: self.events.word(slot as usize).load(Ordering::Relaxed),
             harness,
-            links: self.links.are_used() || self.dialer.is_some(),
+            links: self.links.are_used() || self.linking.is_possible(),
         };
         let mut live = Live {
             pid: launched.pid,

@@ -1,0 +1,7 @@
+//! Clusters of real processes, whole and in pieces.
+
+mod clusters {
+    mod damage;
+    mod doors;
+    mod jobs;
+}
