@@ -4,6 +4,7 @@
 //! ends. It has no network of its own.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     io,
     os::{
@@ -25,6 +26,7 @@ use protocol::{
 use tokio::{
     io::unix::AsyncFd,
     sync::mpsc::{self, UnboundedReceiver, unbounded_channel},
+    time::{Instant, sleep_until},
 };
 use transport::socket::Socket;
 
@@ -57,6 +59,9 @@ impl From<Malformed> for RunnerError {
     }
 }
 
+/// How long agents may take to end after their job, and to tell the last that was printed on their machines.
+const AGENTS_END_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Portions of output that may wait.
 const OUTPUT_PORTIONS: usize = 64;
 
@@ -73,9 +78,9 @@ pub async fn run(socket: Socket) -> Result<(), RunnerError> {
     let mut port = Port::new(socket)?;
     let start = loop {
         match port.next().await? {
-            Some((FromDaemon::Start(start), _)) => break start,
-            Some(_) => {}
-            None => return Ok(()),
+            Heard::Word(FromDaemon::Start(start), _) => break start,
+            Heard::Word(..) | Heard::Room => {}
+            Heard::Gone => return Ok(()),
         }
     };
     let (output, printed) = mpsc::channel(OUTPUT_PORTIONS);
@@ -117,8 +122,9 @@ impl Home {
             tokio::select! {
                 () = over.notified() => {}
                 word = self.port.next(), if !is_alone => match word? {
-                    Some((word, files)) => self.on_word(word, files),
-                    None => {
+                    Heard::Word(word, files) => self.on_word(word, files),
+                    Heard::Room => {}
+                    Heard::Gone => {
                         is_alone = true;
                         Service::on_event(&self.service, Event::Stop("the loss of the machine's manager".into()));
                     }
@@ -134,19 +140,37 @@ impl Home {
                 }
             }
         };
-        for machine in Service::agents(&self.service) {
+        let mut agents: BTreeSet<MachineId> = Service::agents(&self.service).into_iter().collect();
+        for machine in &agents {
             let word = Some(ToAgent { word: Some(FromHome::End(End {})) });
             self.port.say(ToDaemon::ToAgent(HomeToMachine { machine: machine.0, word }));
         }
         let service = self.service.clone();
         let mut finish = Box::pin(Service::finish(&service, end));
+        let (mut finished, deadline) = (None, Instant::now() + AGENTS_END_TIME_MAX);
         let end = loop {
+            // What was printed elsewhere is on its way until the agents are gone.
+            if (is_alone || agents.is_empty())
+                && let Some(end) = finished.take()
+            {
+                break end;
+            }
             tokio::select! {
-                end = &mut finish => break end,
+                end = &mut finish, if finished.is_none() => finished = Some(end),
+                word = self.port.next(), if !is_alone => match word? {
+                    Heard::Word(FromDaemon::FromAgent(word), _) => {
+                        if let Some(FromAgent::Printed(printed)) = word.word.and_then(|word| word.word) {
+                            self.port.say(ToDaemon::Printed(printed));
+                        }
+                    }
+                    Heard::Word(FromDaemon::MachineLost(lost), _) => drop(agents.remove(&MachineId(lost.machine))),
+                    Heard::Word(..) | Heard::Room => {}
+                    Heard::Gone => is_alone = true,
+                },
+                () = sleep_until(deadline), if !agents.is_empty() => agents.clear(),
                 Some(output) = self.printed.recv(), if self.port.has_room() => {
                     self.port.say(ToDaemon::Printed(to_printed(output)));
                 }
-                () = self.port.flush(), if !self.port.is_idle() => {}
             }
         };
         while let Ok(output) = self.printed.try_recv() {
@@ -196,12 +220,13 @@ impl Agent {
         loop {
             tokio::select! {
                 word = self.port.next() => match word? {
-                    None | Some((FromDaemon::Stop(_) | FromDaemon::MachineLost(_), _)) => break,
-                    Some((FromDaemon::ToAgent(ToAgent { word: Some(FromHome::End(_)) }), _)) => break,
-                    Some((FromDaemon::ToAgent(ToAgent { word: Some(word) }), _)) => {
+                    Heard::Gone | Heard::Word(FromDaemon::Stop(_) | FromDaemon::MachineLost(_), _) => break,
+                    Heard::Word(FromDaemon::ToAgent(ToAgent { word: Some(FromHome::End(_)) }), _) => break,
+                    Heard::Word(FromDaemon::ToAgent(ToAgent { word: Some(word) }), _) => {
                         Service::on_word(&self.service, word)?;
                     }
-                    Some((word, files)) => Service::on_link_word(&self.service, word, files),
+                    Heard::Room => {}
+                    Heard::Word(word, files) => Service::on_link_word(&self.service, word, files),
                 },
                 Some(word) = self.words.recv() => self.say(word),
                 Some(word) = self.dials.recv() => self.port.say(word),
@@ -211,13 +236,39 @@ impl Agent {
             }
         }
         Service::kill_all(&self.service);
-        Service::clear(&self.service).await?;
+        let service = self.service.clone();
+        let mut clear = Box::pin(Service::clear(&service));
+        loop {
+            tokio::select! {
+                cleared = &mut clear => {
+                    cleared?;
+                    break;
+                }
+                Some(output) = self.printed.recv(), if self.port.has_room() => {
+                    self.say(FromAgent::Printed(to_printed(output)));
+                }
+                () = self.port.flush(), if !self.port.is_idle() => {}
+            }
+        }
+        while let Ok(output) = self.printed.try_recv() {
+            self.say(FromAgent::Printed(to_printed(output)));
+        }
+        self.port.flush().await;
         Ok(())
     }
 
     fn say(&mut self, word: FromAgent) {
         self.port.say(ToDaemon::ToHome(ToHome { word: Some(word) }));
     }
+}
+
+/// What comes from the manager.
+enum Heard {
+    Word(FromDaemon, Vec<OwnedFd>),
+    /// There is room again for what is printed.
+    Room,
+    /// The manager is gone.
+    Gone,
 }
 
 /// The socket to the manager.
@@ -253,7 +304,7 @@ impl Port {
     }
 
     fn has_room(&self) -> bool {
-        self.outgoing.len() < WAITING_BYTES_MAX
+        self.outgoing.len() - self.sent < WAITING_BYTES_MAX
     }
 
     fn is_idle(&self) -> bool {
@@ -269,13 +320,12 @@ impl Port {
         }
     }
 
-    /// The next word, while what was said is being sent; `None` when the manager is gone. It can be given up at any
-    /// time.
-    async fn next(&mut self) -> Result<Option<(FromDaemon, Vec<OwnedFd>)>, RunnerError> {
+    /// What comes next, while what was said is being sent. It can be given up at any time.
+    async fn next(&mut self) -> Result<Heard, RunnerError> {
         let mut buffer = vec![0; 64 << 10];
         loop {
             match self.framing.take::<ToRunner>() {
-                Ok(Some((ToRunner { word: Some(word) }, files))) => return Ok(Some((word, files))),
+                Ok(Some((ToRunner { word: Some(word) }, files))) => return Ok(Heard::Word(word, files)),
                 // A word that this version does not know.
                 Ok(Some(_)) => continue,
                 Ok(None) => {}
@@ -283,13 +333,13 @@ impl Port {
             }
             let mut files = Vec::new();
             match self.socket.get_ref().read(&mut buffer, &mut files) {
-                Ok(0) => return Ok(None),
+                Ok(0) => return Ok(Heard::Gone),
                 Ok(read) => {
                     self.framing.feed(&buffer[..read], files);
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Heard::Gone),
                 Err(error) => return Err(error.into()),
             }
             let is_idle = self.is_idle();
@@ -297,7 +347,11 @@ impl Port {
                 ready = self.socket.readable() => ready?.clear_ready(),
                 ready = self.socket.writable(), if !is_idle => {
                     ready?.clear_ready();
+                    let had_room = self.has_room();
                     self.write();
+                    if !had_room && self.has_room() {
+                        return Ok(Heard::Room);
+                    }
                 }
             }
         }

@@ -271,7 +271,15 @@ impl Fleet {
 
     fn on_want(&mut self, home: MachineId, job: JobId, want: &Want) {
         let task = Task { job, process: ProcessId(want.process) };
+        let is_known = self.is_of(home, task);
         self.note(home, task);
+        if is_known {
+            // It is said again after a connection was lost, and with it the answer, if there was one.
+            if let Some(machine) = self.state.machine_of(task) {
+                self.on_answer(FromScheduler::Place { task, machine });
+            }
+            return;
+        }
         self.step(Event::Word(ToScheduler::Want {
             task,
             request: Request {
@@ -329,6 +337,7 @@ impl Fleet {
         let is_current = known.way.as_ref().is_some_and(|(current, _)| *current == connection);
         if is_current {
             known.way = None;
+            self.step(Event::Silent(machine));
         }
         is_current
     }

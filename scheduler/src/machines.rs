@@ -15,12 +15,22 @@ pub(crate) struct Machines(BTreeMap<MachineId, Machine>);
 struct Machine {
     total: Capacity,
     taken: Capacity,
+    /// It is not known whether it is still there: nothing more is put on it.
+    is_silent: bool,
 }
 
 impl Machines {
-    /// Adds a machine, or changes what it has.
+    /// Adds a machine, or changes what it has; one that was silent is back.
     pub(crate) fn join(&mut self, id: MachineId, total: Capacity) {
-        self.0.entry(id).or_insert(Machine { total, taken: NOTHING }).total = total;
+        let machine = self.0.entry(id).or_insert(Machine { total, taken: NOTHING, is_silent: false });
+        (machine.total, machine.is_silent) = (total, false);
+    }
+
+    /// A machine is silent: nothing is put on it until it joins again.
+    pub(crate) fn silence(&mut self, id: MachineId) {
+        if let Some(machine) = self.0.get_mut(&id) {
+            machine.is_silent = true;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -97,6 +107,9 @@ impl Machines {
 impl Machine {
     /// Nothing, rather than less than nothing, on a machine that has shrunk below what is taken.
     fn free(&self) -> Capacity {
+        if self.is_silent {
+            return NOTHING;
+        }
         each(&self.total, &self.taken, u64::saturating_sub)
     }
 
@@ -215,6 +228,20 @@ mod tests {
         assert_eq!(machines.best_fit(&request(1, 0), ANY), None);
         machines.give_back(MachineId(1), &request(3, 1));
         assert_eq!(machines.sums(), (capacity(2, 8, 9), capacity(2, 8, 9)));
+    }
+
+    #[test]
+    fn a_silent_machine_keeps_what_runs_and_takes_nothing() {
+        let mut machines = Machines::default();
+        machines.join(MachineId(1), capacity(4, 8, 9));
+        machines.take(MachineId(1), &request(1, 1));
+        machines.silence(MachineId(1));
+        assert_eq!(machines.best_fit(&request(0, 0), ANY), None);
+        assert_eq!(machines.never_fits(&request(4, 1), ANY), None);
+        assert!(machines.shortage(&request(1, 1), ANY).is_some());
+        machines.give_back(MachineId(1), &request(1, 1));
+        machines.join(MachineId(1), capacity(4, 8, 9));
+        assert_eq!(machines.best_fit(&request(4, 8), ANY), Some(MachineId(1)));
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::{
 pub enum Event {
     /// A manager said something.
     Word(ToScheduler),
+    /// A manager is silent. What it runs may go on; it gets nothing more until it joins again.
+    Silent(MachineId),
     /// Time has passed: see [`State::next_deadline`].
     Tick,
 }
@@ -78,6 +80,7 @@ impl State {
         self.expire(now, &mut effects);
         match event {
             Event::Tick => {}
+            Event::Silent(machine) => self.machines.silence(machine),
             Event::Word(ToScheduler::Join { machine, capacity }) => {
                 self.machines.join(machine, capacity);
                 self.refuse_hopeless(&mut effects);
@@ -122,6 +125,14 @@ impl State {
         match self.tasks.get(&task)? {
             Stage::Waits(ticket) => Some(self.shortage(*ticket)),
             Stage::Placed { .. } => None,
+        }
+    }
+
+    /// Where a process was placed; `None` if it waits, or is not known.
+    pub fn machine_of(&self, task: Task) -> Option<MachineId> {
+        match self.tasks.get(&task)? {
+            Stage::Waits(_) => None,
+            Stage::Placed { machine, .. } => Some(*machine),
         }
     }
 

@@ -86,7 +86,8 @@ impl Job {
     }
 
     pub(super) fn on_placed(&mut self, placed: Placed) {
-        if let Some(task) = self.tasks.get_mut(&placed.process) {
+        // One that is known was answered twice, because it was asked for again.
+        if let Some(task) = self.tasks.get_mut(&placed.process).filter(|task| task.machine.is_none()) {
             task.machine = Some(MachineId(placed.machine));
             self.tell(FromDaemon::Placed(placed), Vec::new());
         }
