@@ -10,6 +10,7 @@ use std::{
 use cluster::{Authority, AuthorityError, EnrolError, FileError, Identity, IdentityError, Role, enrol};
 use manager::{
     daemon::{Config, DaemonError},
+    orphans::kill_descendants,
     runner::RunnerError,
 };
 use protocol::{
@@ -17,11 +18,18 @@ use protocol::{
     placement::Capacity,
     resources::{Cores, Memory},
 };
-use tokio::{net::TcpListener, runtime, task::LocalSet};
+use tokio::{
+    net::{TcpListener, unix::pipe},
+    runtime,
+    task::LocalSet,
+};
 use tracing_subscriber::EnvFilter;
 use transport::socket::Socket;
 
-use crate::{complain, watchdog};
+use crate::{
+    complain,
+    watchdog::{self, KILL_LIMIT},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct SchedulerArgs {
@@ -98,6 +106,8 @@ enum Failure {
     NoIdentity(PathBuf),
     #[error("`{0}` has no host name that can be its name in the cluster: give it one with `--name`")]
     NoName(&'static str),
+    #[error("the watchdog of the runner was killed, so its part of the job was ended")]
+    Unwatched,
     #[error("{doing}: {error}")]
     System { doing: String, error: io::Error },
 }
@@ -156,9 +166,18 @@ pub(crate) fn runner() -> ExitCode {
         let socket = Socket::inherited(CONTROL_FD).map_err(system("looking for the manager's socket"))?;
         manager::prepare().map_err(RunnerError::from)?;
         let launcher = watchdog::split().map_err(system("splitting off the watchdog"))?;
-        let run = block_on(async { Ok(manager::runner::run(socket).await?) });
-        drop(launcher);
-        run
+        block_on(async {
+            let watchdog = pipe::Receiver::from_owned_fd(launcher.parent_gone);
+            let watchdog = watchdog.map_err(system("watching the watchdog"))?;
+            tokio::select! {
+                run = manager::runner::run(socket) => Ok(run?),
+                // It is readable at its end only. Without a watchdog, what runs could be left behind.
+                _ = watchdog.readable() => {
+                    kill_descendants(KILL_LIMIT).map_err(system("ending the job's processes"))?;
+                    Err(Failure::Unwatched)
+                }
+            }
+        })
     };
     finish(run())
 }

@@ -173,8 +173,8 @@ impl Session {
                 }
             };
             let word = word.map_err(|_| "the job's machine is silent".to_owned())?;
-            let word =
-                word.map_err(|error| error.to_string())?.ok_or("the job's machine closed the connection")?;
+            let word = word.map_err(|error| format!("the job's machine is lost: {error}"))?;
+            let word = word.ok_or("the job's machine closed the connection")?;
             match word.word {
                 Some(Told::SendImage(word)) => self.send_image(word)?,
                 Some(Told::Printed(printed)) => {
