@@ -94,6 +94,15 @@ impl Daemon {
         fs::read_to_string(self.folder.join("address")).expect("it has said where it listens")
     }
 
+    /// What it was started with after this option.
+    ///
+    /// # Panics
+    /// When it was not given that.
+    pub fn argument_of(&self, option: &str) -> String {
+        let at = self.arguments.iter().position(|argument| argument == option);
+        at.and_then(|at| self.arguments.get(at + 1)).expect("an option with a value").clone()
+    }
+
     /// What it has logged since it was started last.
     pub fn log(&self) -> String {
         fs::read_to_string(log_file(&self.folder, self.starts)).unwrap_or_default()

@@ -61,7 +61,8 @@ fn a_job_whose_home_is_lost_ends_everywhere() {
 #[test]
 fn a_runner_that_is_killed_takes_its_part_of_the_job_along() {
     let mut cluster = Plan::of(2).start();
-    for is_home in [false, true] {
+    // It is two processes, of which each sees the end of the other.
+    for (is_home, half) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
         let mut job = start(&cluster, if is_home { "stay" } else { "losses" });
         let (home, _) = member(&job.line("home "));
         let killed = if is_home { home } else { 3 - home };
@@ -69,8 +70,8 @@ fn a_runner_that_is_killed_takes_its_part_of_the_job_along() {
             job.line("guest ");
         }
         let all = cluster.machine(killed).descendants();
-        let runner = all.iter().find(|process| process.command_line().contains("runner"));
-        runner.expect("each part of a job has a runner").kill();
+        let mut runner = all.iter().filter(|process| process.command_line().contains("archean runner"));
+        runner.nth(half).expect("each part of a job has a runner of two processes").kill();
         all.iter().for_each(Process::until_dead);
         if is_home {
             job.fail("its runner");
