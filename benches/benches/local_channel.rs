@@ -19,6 +19,7 @@ use benches::{
     pin::pin,
     print_target,
     rows::{FLOOR, Figure, Figures, Pace, Row},
+    version,
 };
 
 #[global_allocator]
@@ -55,14 +56,6 @@ fn outside(is_quick: bool) {
     remove_leftovers(folder.path()).expect("files of one's own can be removed");
     folder.close().expect("a folder of one's own can be removed");
     assert!(status.expect("archean was built").success(), "the job failed");
-}
-
-/// The version of a package that this bench was built with.
-fn version(package: &str) -> &'static str {
-    let lock = include_str!("../../Cargo.lock");
-    let mut lines = lock.lines().skip_while(|line| *line != format!("name = \"{package}\""));
-    let version = lines.nth(1).and_then(|line| line.strip_prefix("version = "));
-    version.expect("a package that is used is locked").trim_matches('"')
 }
 
 /// The root: starts the processes that measure, and tells what they find.

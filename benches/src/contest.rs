@@ -16,7 +16,7 @@ use archean::{Receiver, Sender};
 use crate::{
     effort::Effort,
     payload::{Frames, sum},
-    pin::pin,
+    pin::{pin, pin_all},
 };
 
 /// An end that sends frames.
@@ -100,17 +100,14 @@ impl<const N: usize, O: Outlet<N>, I: Inlet<N>> Ends<N, O, I> {
 
 impl<const N: usize, O: Outlet<N>, I: Inlet<N>> Side for Ends<N, O, I> {
     fn lead(&mut self, play: Play, count: u64, times_ns: &mut Vec<f64>) {
-        let base = self.frames.sum_of(0);
         if play == Play::Stream {
             let (total, start) = self.inlet.recv_all(count);
             let elapsed = start.elapsed();
-            // Numbers 1 to `count`.
-            let expected = base.wrapping_mul(count).wrapping_add(count * (count + 1) / 2);
-            assert_eq!(total, expected, "frames were lost or damaged");
+            assert_eq!(total, self.frames.sum_of_first(count), "frames were lost or damaged");
             times_ns.push(elapsed.as_nanos() as f64);
             return;
         }
-        let clock = quanta::Clock::new();
+        let (base, clock) = (self.frames.sum_of(0), quanta::Clock::new());
         self.frames.restart();
         for number in 1..=count {
             play.pause();
@@ -191,12 +188,12 @@ impl Contender {
     pub fn turn(&mut self, link: &mut Link, play: Play, count: u64, core: u32) -> Turn {
         let side = &mut self.side;
         let mut times_ns = Vec::with_capacity(if play == Play::Stream { 1 } else { count as usize });
-        let mut lead = || Effort::of(|| side.lead(play, count, &mut times_ns)).1;
+        let lead = || side.lead(play, count, &mut times_ns);
         let (here, there) = match &mut self.partner {
-            Partner::None => (lead(), Effort::default()),
+            Partner::None => (Effort::of(lead).1, Effort::default()),
             Partner::Process(contender) => {
                 link.say(Word::Follow(Part { contender: *contender, play, count, core }));
-                let here = lead();
+                let ((), here) = Effort::of_all(lead);
                 let Word::Done(effort) = link.hear() else { panic!("the partner is out of step") };
                 (here, effort)
             }
@@ -205,7 +202,7 @@ impl Contender {
                     pin(core as usize);
                     Effort::of(|| partner.follow(play, count)).1
                 });
-                let here = lead();
+                let ((), here) = Effort::of(lead);
                 (here, partner.join().expect("the partner has ended well"))
             }),
         };
@@ -285,9 +282,9 @@ impl Link {
         while let Ok(word) = self.back.recv_owned_blocking() {
             let Word::Follow(part) = word else { panic!("the lead is out of step") };
             let Part { contender, play, count, core } = part;
-            pin(core as usize);
+            pin_all(core as usize);
             let side = sides.get_mut(&contender).expect("both have the same contenders");
-            let ((), effort) = Effort::of(|| side.follow(play, count));
+            let ((), effort) = Effort::of_all(|| side.follow(play, count));
             self.say(Word::Done(effort));
         }
     }

@@ -5,9 +5,10 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     ops::{Add, Sub},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-/// The system's allocator, which counts for each thread how often it is called. For a bench to install:
+/// The system's allocator, which counts for each thread and for the process how often it is called. For a bench to install:
 /// `#[global_allocator] static COUNTING: Counting = Counting;`
 #[derive(Debug)]
 pub struct Counting;
@@ -16,7 +17,10 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
+static ALLOCATIONS_OF_ALL: AtomicU64 = AtomicU64::new(0);
+
 fn count_one() {
+    ALLOCATIONS_OF_ALL.fetch_add(1, Ordering::Relaxed);
     // A thread that ends may still give memory back, when it has nothing to count in any more.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
 }
@@ -61,11 +65,13 @@ pub struct Effort {
 impl Effort {
     /// What the calling thread has spent since it began.
     pub fn so_far() -> Effort {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is written by the call and outlives it.
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-        let cpu_ns = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
-        Effort { cpu_ns, allocations: ALLOCATIONS.get() }
+        Effort { cpu_ns: cpu_ns(libc::CLOCK_THREAD_CPUTIME_ID), allocations: ALLOCATIONS.get() }
+    }
+
+    /// What all threads of the process have spent since it began.
+    pub fn of_all_so_far() -> Effort {
+        let allocations = ALLOCATIONS_OF_ALL.load(Ordering::Relaxed);
+        Effort { cpu_ns: cpu_ns(libc::CLOCK_PROCESS_CPUTIME_ID), allocations }
     }
 
     /// What the calling thread spends on `work`.
@@ -74,6 +80,20 @@ impl Effort {
         let result = work();
         (result, Effort::so_far() - before)
     }
+
+    /// What all threads of the process spend during `work`: on it, if nothing else is done meanwhile.
+    pub fn of_all<R>(work: impl FnOnce() -> R) -> (R, Effort) {
+        let before = Effort::of_all_so_far();
+        let result = work();
+        (result, Effort::of_all_so_far() - before)
+    }
+}
+
+fn cpu_ns(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is written by the call and outlives it.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 impl Add for Effort {

@@ -42,6 +42,17 @@ pub fn quantile(samples: &mut [f64], part: f64) -> f64 {
     samples[((samples.len() - 1) as f64 * part).round() as usize]
 }
 
+/// The version of a package that this bench was built with.
+///
+/// # Panics
+/// When there is none of that name.
+pub fn version(package: &str) -> &'static str {
+    let lock = include_str!("../../Cargo.lock");
+    let mut lines = lock.lines().skip_while(|line| *line != format!("name = \"{package}\""));
+    let version = lines.nth(1).and_then(|line| line.strip_prefix("version = "));
+    version.expect("a package that is used is locked").trim_matches('"')
+}
+
 /// Builds the `archean` command as it stands in this checkout, so that nothing older is measured, and gives its
 /// file.
 ///

@@ -39,6 +39,11 @@ impl<const N: usize> Frames<N> {
     pub fn sum_of(&mut self, number: u64) -> u64 {
         sum(self.numbered(number))
     }
+
+    /// The sum of the first `count` frames.
+    pub fn sum_of_first(&mut self, count: u64) -> u64 {
+        self.sum_of(0).wrapping_mul(count).wrapping_add(count * (count + 1) / 2)
+    }
 }
 
 /// The sum of all words: to know it, all bytes have to be read.

@@ -1,4 +1,4 @@
-//! Those who carry frames in the benches of local channels, each by its fastest way of doing the same work.
+//! Those who carry frames in the benches of channels, each by its fastest way of doing the same work.
 //!
 //! What needs two processes is set up in step: the lead and its partner call the same function with their [`Role`],
 //! and hand each other names over the [`Link`].
@@ -9,7 +9,11 @@ mod iceoryx;
 mod ipc;
 mod ring;
 mod streams;
+mod tcp;
 mod threads;
+mod tls;
+mod tokio_tcp;
+pub mod zeromq;
 
 pub use channels::{Batched, Duplex, duplex};
 pub use iceoryx::remove_leftovers;
@@ -39,20 +43,15 @@ pub struct Setup<'l> {
     role: Role,
     link: &'l mut Link,
     folder: PathBuf,
-    iceoryx: iceoryx::Iceoryx,
+    iceoryx: Option<iceoryx::Iceoryx>,
     /// Contenders so far whose partner is a process.
     count: u32,
 }
 
 impl<'l> Setup<'l> {
     /// To set up in a process with that role; files go into `folder`.
-    ///
-    /// # Panics
-    /// When `iceoryx2` can't start.
     pub fn new(role: Role, link: &'l mut Link, folder: &str) -> Self {
-        let folder = PathBuf::from(folder);
-        let iceoryx = iceoryx::Iceoryx::new(role, &folder).expect("iceoryx2 starts");
-        Setup { role, link, folder, iceoryx, count: 0 }
+        Setup { role, link, folder: PathBuf::from(folder), iceoryx: None, count: 0 }
     }
 
     /// Ours, then everybody else who carries frames of `N` bytes.
@@ -100,7 +99,34 @@ impl<'l> Setup<'l> {
 
     /// `iceoryx2` alone.
     pub fn iceoryx2<const N: usize>(&mut self) -> Contender {
-        self.with("iceoryx2", |setup| setup.iceoryx.side::<N>(setup.count, setup.link))
+        self.with("iceoryx2", |setup| {
+            let node = match setup.iceoryx.take() {
+                Some(node) => node,
+                None => iceoryx::Iceoryx::new(setup.role, &setup.folder)?,
+            };
+            setup.iceoryx.insert(node).side::<N>(setup.count, setup.link)
+        })
+    }
+
+    /// TCP by blocking sockets of the standard library, each frame written by itself.
+    pub fn std_tcp<const N: usize>(&mut self) -> Contender {
+        self.with("std", |setup| tcp::std_tcp::<N>(setup.role, setup.link))
+    }
+
+    /// TCP by tokio, each frame written by itself.
+    pub fn tokio<const N: usize>(&mut self) -> Contender {
+        self.with("tokio", |setup| tokio_tcp::tokio::<N>(setup.role, setup.link))
+    }
+
+    /// TLS 1.3 by rustls, over blocking sockets of the standard library.
+    pub fn rustls<const N: usize>(&mut self) -> Contender {
+        self.with("rustls", |setup| tls::rustls::<N>(setup.role, &setup.folder, setup.link))
+    }
+
+    /// ZeroMQ, if this machine has it.
+    pub fn zeromq<const N: usize>(&mut self) -> Option<Contender> {
+        let library = zeromq::Library::open()?;
+        Some(self.with("ZeroMQ", |setup| zeromq::pair::<N>(library, setup.role, setup.link)))
     }
 
     /// Two processes that wake each other, and carry nothing.

@@ -164,6 +164,11 @@ impl Figures {
         self.0.extend(row);
     }
 
+    /// Whether a contender played a row.
+    pub fn has(&self, row: &str, contender: &str) -> bool {
+        self.0.iter().any(|figure| figure.row == row && figure.contender == contender)
+    }
+
     /// The figure of a contender in a row.
     ///
     /// # Panics

@@ -24,7 +24,7 @@ const IS_ROOT: &str = "ARCHEAN_TEST_IS_ROOT";
 #[test]
 fn job() {
     if env::var_os(IS_ROOT).is_some() {
-        let script = "echo started; sleep 1000 & wait";
+        let script = "sleep 1000 & echo started; wait";
         let status = Command::new("setsid").args(["sh", "-c", script]).status().unwrap();
         panic!("the process that should outlive this one has ended: {status}");
     }

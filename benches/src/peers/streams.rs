@@ -54,7 +54,7 @@ pub(super) fn pipe<const N: usize>(role: Role, link: &mut Link) -> io::Result<Bo
 }
 
 /// Writes each frame by itself.
-struct Whole<W>(W);
+pub(super) struct Whole<W>(pub(super) W);
 
 impl<const N: usize, W: Write> Outlet<N> for Whole<W> {
     fn send(&mut self, frame: &[u8; N]) {
