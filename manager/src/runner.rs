@@ -263,6 +263,7 @@ impl Agent {
 }
 
 /// What comes from the manager.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it comes from")]
 enum Heard {
     Word(FromDaemon, Vec<OwnedFd>),
     /// There is room again for what is printed.

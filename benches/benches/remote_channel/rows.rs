@@ -41,8 +41,8 @@ pub(crate) fn plain(folder: &str, is_quick: bool) {
     play(Scene::Spinners, folder, is_quick, &mut figures);
     let speed = |row, other| figures.time(row, other) / figures.time(row, ARCHEAN);
     let cores = |cores, name: &str| format!("{name}{}", ["", "_one_core"][cores]);
-    for place in 0..2 {
-        at_most(&cores(place, "round_trip_64_over_std"), 1.0 / speed(TRIPS[place], STD), 1.15);
+    for (place, row) in TRIPS.into_iter().enumerate() {
+        at_most(&cores(place, "round_trip_64_over_std"), 1.0 / speed(row, STD), 1.15);
     }
     at_most("round_trip_64_spinning_over_std", 1.0 / speed(TRIPS_SPINNING, STD), 0.28);
     for place in 0..2 {
