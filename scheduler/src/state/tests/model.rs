@@ -9,6 +9,7 @@ const BACKFILL: u64 = 2;
 #[derive(Default)]
 struct Model {
     machines: Vec<(MachineId, Capacity)>,
+    silent: Vec<MachineId>,
     placed: Vec<(Task, MachineId, Request)>,
     waiting: Vec<Waiter>,
     reserving_arrivals: u64,
@@ -55,7 +56,13 @@ impl Model {
         self.settle(&mut answers);
         match *event {
             Event::Tick => {}
+            Event::Silent(machine) => {
+                if self.machines.iter().any(|(id, _)| *id == machine) {
+                    self.silent.push(machine);
+                }
+            }
             Event::Word(ToScheduler::Join { machine, capacity }) => {
+                self.silent.retain(|id| *id != machine);
                 self.machines.retain(|(id, _)| *id != machine);
                 self.machines.push((machine, capacity));
                 let hopeless =
@@ -63,6 +70,7 @@ impl Model {
                 answers.extend(hopeless.iter().map(|waiter| Answer::NeverFits(waiter.process)));
             }
             Event::Word(ToScheduler::Leave { machine }) => {
+                self.silent.retain(|id| *id != machine);
                 self.machines.retain(|(id, _)| *id != machine);
                 self.placed.retain(|(_, on, _)| *on != machine);
             }
@@ -117,6 +125,9 @@ impl Model {
     }
 
     fn free(&self, machine: MachineId, total: &Capacity) -> Capacity {
+        if self.silent.contains(&machine) {
+            return Capacity { cores: Cores::NONE, memory: Memory::NONE, processes: 0 };
+        }
         let here = self.placed.iter().filter(|(_, on, _)| *on == machine);
         here.fold(*total, |free, (_, _, request)| Capacity {
             cores: Cores::from_shares(free.cores.shares().saturating_sub(request.cores.shares())),
@@ -178,6 +189,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, Duration)>> {
         2 => (machine(), capacity)
             .prop_map(|(machine, capacity)| Event::Word(ToScheduler::Join { machine, capacity })),
         1 => machine().prop_map(|machine| Event::Word(ToScheduler::Leave { machine })),
+        1 => machine().prop_map(Event::Silent),
         1 => (process(), machine(), request.clone())
             .prop_map(|(task, machine, request)| Event::Word(ToScheduler::Runs { task, machine, request })),
         8 => (process(), request, locality, deadline).prop_map(|(task, request, locality, deadline)| {
@@ -237,6 +249,9 @@ proptest! {
         let now = events.last().map_or(NOW, |(_, now)| *now);
         for process in (0..24).map(task) {
             state.step(Event::Word(ToScheduler::Withdraw { task: process }), now);
+        }
+        for (machine, capacity) in model.machines {
+            state.step(Event::Word(ToScheduler::Join { machine, capacity }), now);
         }
         let report = state.report();
         prop_assert_eq!((report.placed, report.waiting), (0, 0));

@@ -100,11 +100,8 @@ async fn results() -> anyhow::Result<()> {
     let mut spawning = Box::pin(spawning);
     ensure!(futures::poll!(&mut spawning).is_pending());
     drop(spawning);
-    loop {
-        match inbox.recv().await.map(|number| *number) {
-            Ok(number) => ensure!(number == 1),
-            Err(_) => break,
-        }
+    while let Ok(number) = inbox.recv().await.map(|number| *number) {
+        ensure!(number == 1);
     }
     Ok(())
 }
