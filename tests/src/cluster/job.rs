@@ -11,7 +11,7 @@ use std::{
 use super::process::{die_with_parent, signal};
 use crate::until;
 
-/// See the [module](self).
+/// A program that runs as a job on a cluster.
 #[derive(Debug)]
 pub struct Job {
     client: Child,
