@@ -115,6 +115,7 @@ impl Service {
             }
         }
         let Mind::Here(home) = &mut self.mind else { return Hearing::Nothing };
+        home.waits_no_more(process);
         if let Err(Malformed(what)) = home.state.on_word(process, *word) {
             home.state.on_violation(process, &format!("a control message without a sensible {what}"));
             home.forget_words(process);

@@ -202,6 +202,11 @@ impl Home {
         }
     }
 
+    /// The next word of a process is taken in: a hearing that was for its sake says nothing about the word after it.
+    pub(super) fn waits_no_more(&mut self, process: ProcessId) {
+        self.hearings.remove(&process);
+    }
+
     /// Processes that have said what was not taken in yet.
     pub(super) fn unheard(&self) -> Vec<ProcessId> {
         self.said.keys().copied().collect()
